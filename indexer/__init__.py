@@ -1,0 +1,1 @@
+"""FAISS index, hot swap, retrieval, ranking, the query API and the web page."""

@@ -1,0 +1,1 @@
+"""What two Rheos processes must agree on: events, state, topics, snapshots, settings, metrics."""

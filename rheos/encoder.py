@@ -1,0 +1,30 @@
+"""The user encoder: history → vector. What a generation carries instead of user vectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from rheos.state import Float32s, History
+
+
+class EncoderContext(NamedTuple):
+    """What an encoder may build on: the generation's rows and item vectors (N, d)."""
+
+    row_of: Mapping[str, int]
+    item_vectors: Float32s
+
+
+class Encoder(Protocol):
+    """Pure and thread-safe: the same history gives the same vector, up to 4e-7 by batch mates."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a user vector; its first d numbers are the retrieval vector."""
+
+    def encode(self, histories: Sequence[History]) -> Float32s:
+        """Vectors (B, dimensions); a row of zeros where the generation knows no item of it."""
+
+    def terms(self, history: History, item_ids: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """Per item the history's items and what each adds to its score (sum = retrieval score).
+
+        Empty lists from an encoder that cannot take its vectors apart.
+        """

@@ -1,0 +1,63 @@
+"""Where snapshots live. A local directory now; object storage joins behind the same methods."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rheos import snapshot
+from rheos.snapshot import Manifest, Snapshot, SnapshotError
+from rheos.state import Float32s
+
+
+class SnapshotStore(Protocol):
+    """All methods block on I/O. Names are generations' (``12-3fa94c01``)."""
+
+    def put(
+        self, manifest: Manifest, item_ids: Sequence[str], tensors: Mapping[str, Float32s]
+    ) -> str:
+        """Stores a snapshot, wholly or not at all, and returns its name."""
+
+    def get(self, name: str) -> Snapshot:
+        """The verified snapshot; raises SnapshotError if it is absent or anything is wrong."""
+
+    def names(self) -> list[str]:
+        """All stored names, by number."""
+
+    def delete(self, name: str) -> None:
+        """Removes a snapshot; an absent one is no error."""
+
+
+class LocalStore:
+    """Snapshots as directories below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def put(
+        self, manifest: Manifest, item_ids: Sequence[str], tensors: Mapping[str, Float32s]
+    ) -> str:
+        return snapshot.write(self._directory, manifest, item_ids, tensors).name
+
+    def get(self, name: str) -> Snapshot:
+        if not snapshot.is_name(name):
+            raise SnapshotError(f"snapshot {name!r}: the name is no generation's, like 12-3fa94c01")
+        if not (self._directory / name).is_dir():
+            raise SnapshotError(f"snapshot {name}: not in {self._directory}")
+        return snapshot.read(self._directory / name)
+
+    def names(self) -> list[str]:
+        if not self._directory.is_dir():
+            return []
+        found = [path.name for path in self._directory.iterdir() if snapshot.is_name(path.name)]
+        return sorted(found, key=lambda name: (snapshot.number_of(name), name))
+
+    def delete(self, name: str) -> None:
+        if not snapshot.is_name(name):
+            raise SnapshotError(f"snapshot {name!r}: the name is no generation's, like 12-3fa94c01")
+        # Renamed first: a reader sees the whole directory or none.
+        source, gone = self._directory / name, self._directory / f".deleting-{name}"
+        if source.is_dir():
+            shutil.rmtree(gone, ignore_errors=True)
+            source.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Child processes: started in order, kept alive, stopped in order."""

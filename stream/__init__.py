@@ -1,0 +1,1 @@
+"""The Faust app: agents fold events into user and item state and publish both."""

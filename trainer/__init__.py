@@ -1,0 +1,1 @@
+"""Event archive, data sets, models, fitting, evaluation, gate and publishing."""
