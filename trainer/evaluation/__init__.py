@@ -1,0 +1,1 @@
+"""How good a recommender is: metrics, the served path, the prequential protocol, splits."""
