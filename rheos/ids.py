@@ -11,7 +11,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def id_problem(value: str) -> str | None:
-    """The reason why ``value`` is no valid id, or None. An id is 1-256 bytes of UTF-8, no controls."""
+    """Why ``value`` is no id, or None: an id is 1-256 bytes of UTF-8 without control characters."""
     if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID_BYTES:
         return None  # nearly every id; the rest of the checks are for the few others
     if not value:
@@ -28,7 +28,7 @@ def id_problem(value: str) -> str | None:
 
 
 def id_from_number(value: str) -> str:
-    """The id behind a CSV cell: spreadsheets write whole numbers as ``17850.0``; the id is 17850."""
+    """The id behind a CSV cell: spreadsheets write whole numbers as ``17850.0``, not 17850."""
     head, dot, tail = value.partition(".")
     if dot and tail.strip("0") == "" and head.removeprefix("-").isdigit():
         return head

@@ -1,0 +1,314 @@
+"""The users fold: a chunk of event records in, changed user states and transitions out. Pure.
+
+Imports neither Kafka nor Faust. tests/stream/reference_users.py says the same slowly.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rheos.events import Event, InvalidEvent, event_hash
+from rheos.generation import Generation
+from rheos.ids import MAX_ID_BYTES, partition_of
+from rheos.settings import Settings
+from rheos.state import (
+    MAX_DEAD_LETTER_BYTES,
+    MAX_TRANSITIONS_BYTES,
+    DeadLetter,
+    Transitions,
+    UserState,
+    encode_state,
+    pack_vector,
+)
+from rheos.topics import Topics
+from stream.record import Record
+
+ENCODE_AT_ONCE = 512  # users per encoder call: (512, 20, 64) float32 is 2.6 MB and stays in cache
+
+
+class UserChanges(NamedTuple):
+    """What one transaction of the users agent writes, the checkpoint aside."""
+
+    states: dict[str, UserState]
+    transitions: list[tuple[int, bytes]]
+    dead_letters: list[DeadLetter]
+    accepted: int
+    duplicates: int
+
+
+class UserFold:
+    """Folds the records of one events partition. Holds settings only, no state between calls."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._rules = settings.event_rules()
+        self._topic = Topics(settings).events
+        self._partition = partition
+        self._user_partitions = settings.kafka.events_partitions
+        self._item_partitions = settings.kafka.items_partitions
+        self._size = settings.history.size
+        self._gap_ms = settings.history.session_gap_s * 1000
+        self._window = max(settings.transitions.near_window, settings.transitions.far_window)
+
+    def fold(
+        self,
+        records: Sequence[Record],
+        state_of: Callable[[str], UserState | None],
+        generation: Generation | None,
+    ) -> UserChanges:
+        """The changes that ``records``, in log order, make to the states that ``state_of`` gives.
+
+        States given are not changed. Vectors are of ``generation``. Raises only what a record
+        unforeseen by the contract causes.
+        """
+        users: dict[str, _User] = {}
+        packers = [_Packer(partition) for partition in range(self._item_partitions)]
+        dead_letters: list[DeadLetter] = []
+        accepted = duplicates = 0
+        decode, weigh = self._rules.decode, self._rules.weight
+        for record in records:
+            try:
+                event = decode(record.value, record.timestamp)
+                user = users.get(event.user_id)
+                if user is None:
+                    user = self._open(event.user_id, state_of)
+                    users[event.user_id] = user
+            except InvalidEvent as error:
+                dead_letters.append(self._dead_letter(record, error))
+                continue
+            user.offset, user.append_time_ms = record.offset, record.timestamp
+            name = event_hash(event)
+            if name in user.event_hashes:
+                user.duplicates += 1
+                duplicates += 1
+                continue
+            accepted += 1
+            weight = weigh(event)
+            position = user.insert(event, weight, name)
+            earlier = user.session_before(position, self._gap_ms, self._window)
+            self._pack(packers, event, weight, earlier, record.timestamp)
+            user.trim(self._size)
+        return UserChanges(
+            _states(users, generation),
+            [made for packer in packers for made in packer.finish()],
+            dead_letters,
+            accepted,
+            duplicates,
+        )
+
+    def _open(self, user_id: str, state_of: Callable[[str], UserState | None]) -> "_User":
+        state = state_of(user_id)
+        if state is not None:  # a user who is kept here belongs here: no need to hash the id
+            return _User(state)
+        home = partition_of(user_id, self._user_partitions)
+        if home != self._partition:
+            raise InvalidEvent(
+                "wrong_partition",
+                f"user {user_id[:80]!r} belongs to partition {home} of {self._user_partitions}"
+                f" (murmur2 of the user id), not {self._partition}. Key events by user id; with"
+                " librdkafka set partitioner=murmur2_random. For a topic with other keys declare it"
+                " under [[sources]].",
+            )
+        return _User(UserState([], []))
+
+    def _pack(
+        self,
+        packers: "list[_Packer]",
+        event: Event,
+        weight: float,
+        earlier: list[tuple[str, int]],
+        arrival_ms: int,
+    ) -> None:
+        item, count = event.item_id, self._item_partitions
+        home = packers[partition_of(item, count)]
+        home.add(item, item, 0, weight, event.time_ms, arrival_ms)
+        if weight <= 0:  # what a user turns down was not taken together with anything
+            return
+        for other, distance in earlier:
+            home.add(item, other, -distance, weight, event.time_ms, arrival_ms)
+            packers[partition_of(other, count)].add(
+                other, item, distance, weight, event.time_ms, arrival_ms
+            )
+
+    def _dead_letter(self, record: Record, error: InvalidEvent) -> DeadLetter:
+        key, value = record.key, record.value
+        return DeadLetter(
+            reason=error.reason,
+            text=str(error),
+            topic=self._topic,
+            partition=self._partition,
+            offset=record.offset,
+            append_time_ms=record.timestamp,
+            key=None if key is None else key[:MAX_DEAD_LETTER_BYTES],
+            value=None if value is None else value[:MAX_DEAD_LETTER_BYTES],
+            size=len(value or b""),
+        )
+
+
+class _User:
+    """A user's state opened up into lists while a chunk is folded."""
+
+    __slots__ = (
+        "accepted",
+        "append_time_ms",
+        "changed",
+        "duplicates",
+        "event_hashes",
+        "generation",
+        "item_ids",
+        "offset",
+        "times_ms",
+        "types",
+        "vector",
+        "weights",
+    )
+
+    def __init__(self, state: UserState) -> None:
+        self.item_ids = list(state.item_ids)
+        self.types = list(state.types)
+        self.weights: list[float] = np.frombuffer(state.weights, "<f4").tolist()
+        self.times_ms: list[int] = np.frombuffer(state.times_ms, "<i8").tolist()
+        self.event_hashes: list[int] = np.frombuffer(state.event_hashes, "<u8").tolist()
+        self.generation = state.generation
+        self.vector = state.vector
+        self.offset = state.offset
+        self.append_time_ms = state.append_time_ms
+        self.accepted = state.accepted
+        self.duplicates = state.duplicates
+        self.changed = False  # the history, so the vector
+
+    def insert(self, event: Event, weight: float, name: int) -> int:
+        """Puts an event at its place by time, after those of equal time; returns the place."""
+        position = bisect_right(self.times_ms, event.time_ms)
+        self.item_ids.insert(position, event.item_id)
+        self.types.insert(position, event.type)
+        self.weights.insert(position, weight)
+        self.times_ms.insert(position, event.time_ms)
+        self.event_hashes.insert(position, name)
+        self.accepted += 1
+        self.changed = True
+        return position
+
+    def session_before(self, position: int, gap_ms: int, window: int) -> list[tuple[str, int]]:
+        """The items before ``position`` in its session with their distance, the nearest first.
+
+        Each item once, at its nearest; neither the item itself nor what was turned down.
+        """
+        item, times, found = self.item_ids[position], self.times_ms, []
+        met = {item}
+        for place in range(position - 1, max(-1, position - 1 - window), -1):
+            if times[place + 1] - times[place] > gap_ms:
+                break
+            other = self.item_ids[place]
+            if self.weights[place] > 0 and other not in met:
+                met.add(other)
+                found.append((other, position - place))
+        return found
+
+    def trim(self, size: int) -> None:
+        """Keeps the ``size`` newest by time."""
+        excess = len(self.item_ids) - size
+        if excess > 0:
+            for column in (
+                self.item_ids,
+                self.types,
+                self.weights,
+                self.times_ms,
+                self.event_hashes,
+            ):
+                del column[:excess]
+
+    def state(self) -> UserState:
+        return UserState(
+            self.item_ids,
+            self.types,
+            np.array(self.weights, "<f4").tobytes(),
+            np.array(self.times_ms, "<i8").tobytes(),
+            np.array(self.event_hashes, "<u8").tobytes(),
+            self.generation,
+            self.vector,
+            self.offset,
+            self.append_time_ms,
+            self.accepted,
+            self.duplicates,
+        )
+
+
+def _states(users: dict[str, _User], generation: Generation | None) -> dict[str, UserState]:
+    states = {user_id: user.state() for user_id, user in users.items()}
+    if generation is None:
+        return states
+    stale = [
+        states[user_id]
+        for user_id, user in users.items()
+        if user.changed or user.generation != generation.name
+    ]
+    for start in range(0, len(stale), ENCODE_AT_ONCE):
+        part = stale[start : start + ENCODE_AT_ONCE]
+        vectors = generation.encoder.encode([state.history() for state in part])
+        for state, vector in zip(part, vectors, strict=True):
+            known = vector.any()
+            state.vector = pack_vector(vector) if known else b""
+            state.generation = generation.name if known else ""
+    return states
+
+
+class _Packer:
+    """Collects the rows of one item partition and packs them into bounded records."""
+
+    _ROW_BYTES = 24
+    # A row adds at most itself and two ids of 256 bytes, told here by 4 bytes a character.
+    _FULL = MAX_TRANSITIONS_BYTES - _ROW_BYTES - 2 * (4 * MAX_ID_BYTES + 5)
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self._made: list[tuple[int, bytes]] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._index: dict[str, int] = {}
+        self._sources, self._targets, self._distances = array("i"), array("i"), array("i")
+        self._weights, self._times_ms = array("f"), array("q")
+        self._bytes = 0
+        self._arrival_ms = 0
+
+    def add(
+        self, source: str, target: str, distance: int, weight: float, time_ms: int, arrival_ms: int
+    ) -> None:
+        if self._bytes > self._FULL:
+            self.flush()
+        self._sources.append(self._row(source))
+        self._targets.append(self._row(target))
+        self._distances.append(distance)
+        self._weights.append(weight)
+        self._times_ms.append(time_ms)
+        self._bytes += self._ROW_BYTES
+        self._arrival_ms = arrival_ms
+
+    def _row(self, item: str) -> int:
+        row = self._index.get(item)
+        if row is None:
+            row = self._index[item] = len(self._index)
+            self._bytes += 4 * len(item) + 5  # UTF-8 has at most 4 bytes a character
+        return row
+
+    def flush(self) -> None:
+        if not self._sources:
+            return
+        packed = Transitions(
+            list(self._index),
+            self._sources.tobytes(),
+            self._targets.tobytes(),
+            self._distances.tobytes(),
+            self._weights.tobytes(),
+            self._times_ms.tobytes(),
+            self._arrival_ms,
+        )
+        self._made.append((self._partition, encode_state(packed)))
+        self._clear()
+
+    def finish(self) -> list[tuple[int, bytes]]:
+        self.flush()
+        return self._made
