@@ -1,0 +1,243 @@
+"""Candidates from what the stream counts: the next-lists of a history's items, and the trend.
+
+Pure: item states in, item numbers and scores out; no clock, no I/O. Sums are forward-decayed, so
+a common factor of all scores says when "now" is: scores here are relative, and ranking takes
+z-scores of them.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from indexer.item_numbers import ItemNumbers
+from rheos import decay
+from rheos.settings import Settings
+from rheos.state import Float64s, History, Int64s, ItemState, decode_item_state
+
+# Which items of a history speak for its next one: those of the session once it has a few, else the
+# last ones. After 40 steps a far score has 3 % of its weight left.
+SESSION_LEAST, SESSION_MOST, OTHERWISE = 5, 40, 10
+
+NEAR_HALF_STEPS = 2.0
+SMOOTHING = 5.0  # interactions added to an item's own: rare neighbours count less
+
+
+def recent_items(history: History, session_gap_ms: int) -> list[str]:
+    """The items of a history that next-lists are taken of, newest first, each once.
+
+    Those turned down (weight not above 0) are passed over.
+    """
+    session: list[str] = []
+    before: list[str] = []
+    met: set[str] = set()
+    times = history.times_ms
+    inside = True
+    for place in range(len(history.item_ids) - 1, -1, -1):
+        if place + 1 < len(times) and times[place + 1] - times[place] > session_gap_ms:
+            inside = False
+        count = len(session) + len(before)
+        if count >= (SESSION_MOST if inside else OTHERWISE):
+            break
+        if not inside and len(session) >= SESSION_LEAST:
+            break
+        item = history.item_ids[place]
+        if history.weights[place] > 0 and item not in met:
+            met.add(item)
+            (session if inside else before).append(item)
+    return session + before
+
+
+class NextScores(NamedTuple):
+    """Near and far scores (n,) of the items ``numbers`` (n,), which ascend."""
+
+    numbers: Int64s
+    near: Float64s
+    far: Float64s
+
+    def of(self, wanted: Int64s) -> tuple[Float64s, Float64s]:
+        """Near and far scores of any items; 0 for those that stand in no list."""
+        if not len(self.numbers):
+            return np.zeros(len(wanted)), np.zeros(len(wanted))
+        place = np.minimum(np.searchsorted(self.numbers, wanted), len(self.numbers) - 1)
+        found = self.numbers[place] == wanted
+        return np.where(found, self.near[place], 0.0), np.where(found, self.far[place], 0.0)
+
+
+class _Table(NamedTuple):
+    """An item's neighbours, normalised by the item itself: (m,) each."""
+
+    numbers: Int64s
+    near: Float64s
+    far: Float64s
+    epoch: int
+
+
+class NextLists:
+    """What is taken near each item. States are kept encoded and decoded when a query reads them.
+
+    One thread puts, any number reads. ``cached_tables`` bounds the decoded ones: a table of 100
+    neighbours takes 2.6 kB.
+    """
+
+    def __init__(
+        self, settings: Settings, numbers: ItemNumbers, cached_tables: int = 20_000
+    ) -> None:
+        self._numbers = numbers
+        self._far_half_steps = settings.transitions.far_half_steps
+        self._states: dict[int, bytes | ItemState] = {}
+        self._interactions = np.zeros(1024)
+        self._tables: OrderedDict[int, _Table] = OrderedDict()
+        self._cached_tables = cached_tables
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def put(self, number: int, state: ItemState | bytes, interactions: int) -> None:
+        """Takes an item's state, whole or encoded; ``interactions`` is the state's."""
+        if number >= len(self._interactions):
+            grown = np.zeros(max(2 * len(self._interactions), number + 1))
+            grown[: len(self._interactions)] = self._interactions
+            self._interactions = grown
+        self._interactions[number] = interactions
+        with self._lock:  # a reader must not put an older table back into the cache
+            self._states[number] = state
+            self._tables.pop(number, None)
+
+    def remove(self, number: int) -> None:
+        if number < len(self._interactions):
+            self._interactions[number] = 0.0
+        with self._lock:
+            self._states.pop(number, None)
+            self._tables.pop(number, None)
+
+    def state(self, number: int) -> ItemState | None:
+        state = self._states.get(number)
+        return decode_item_state(state) if isinstance(state, bytes) else state
+
+    def interactions(self, wanted: Int64s) -> Float64s:
+        """How often each of ``wanted`` (n,) was taken; 0 for those without a state."""
+        counts = self._interactions
+        return np.where(wanted < len(counts), counts[np.minimum(wanted, len(counts) - 1)], 0.0)
+
+    def scores(self, newest_first: Sequence[str]) -> NextScores:
+        """Scores of all neighbours of some items. With d = 0 for the newest:
+
+        near(x) = Σ_d 2^(-d/2) near[y_d][x] / √(n_y + 5)
+        far(x) = Σ_d 2^(-d/far_half_steps) far[y_d][x] / (√(n_y + 5) (n_x + 5)^¼)
+        """
+        found: list[tuple[int, _Table]] = []
+        for distance, item_id in enumerate(newest_first):
+            number = self._numbers.get(item_id)
+            table = None if number is None else self._table(number)
+            if table is not None:
+                found.append((distance, table))
+        if not found:
+            return NextScores(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+        latest = max(table.epoch for _, table in found)
+        near, far = [], []
+        for distance, table in found:
+            scale = float(decay.shift(latest - table.epoch))
+            near.append(table.near * (scale * 0.5 ** (distance / NEAR_HALF_STEPS)))
+            far.append(table.far * (scale * 0.5 ** (distance / self._far_half_steps)))
+        numbers, inverse = np.unique(
+            np.concatenate([table.numbers for _, table in found]), return_inverse=True
+        )
+        popular = (self.interactions(numbers) + SMOOTHING) ** 0.25
+        return NextScores(
+            numbers,
+            _summed(inverse, near, len(numbers)),
+            _summed(inverse, far, len(numbers)) / popular,
+        )
+
+    def neighbours(self, number: int) -> tuple[Int64s, Float64s]:
+        """An item's neighbours and how near each is: near and far counts added up, (m,) each."""
+        table = self._table(number)
+        if table is None:
+            return np.zeros(0, np.int64), np.zeros(0)
+        return table.numbers, table.near + table.far
+
+    def _table(self, number: int) -> _Table | None:
+        with self._lock:
+            table = self._tables.get(number)
+            if table is not None:
+                self._tables.move_to_end(number)
+                return table
+            state = self._states.get(number)
+        if state is None:
+            return None
+        decoded = decode_item_state(state) if isinstance(state, bytes) else state
+        own = np.sqrt(decoded.interactions + SMOOTHING)
+        table = _Table(
+            self._numbers.add_all(decoded.neighbour_ids),
+            np.frombuffer(decoded.near, "<f8") / own,
+            np.frombuffer(decoded.far, "<f8") / own,
+            decoded.neighbour_epoch,
+        )
+        with self._lock:
+            if self._states.get(number) is state:
+                self._tables[number] = table
+                if len(self._tables) > self._cached_tables:
+                    self._tables.popitem(last=False)
+        return table
+
+
+def _summed(groups: Int64s, parts: Sequence[Float64s], count: int) -> Float64s:
+    return np.bincount(groups, np.concatenate(parts), count).astype(np.float64, copy=False)
+
+
+class Trend:
+    """Decayed popularity at the half-life that is served. One thread puts, any number reads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._which = settings.trend.serve_half_life
+        self._scores = np.zeros(1024)
+        self._epoch = 0
+
+    def put(self, number: int, epochs: bytes, popularity: bytes) -> None:
+        """Takes the popularity of an item's state, one sum and one epoch per half-life."""
+        if number >= len(self._scores):
+            grown = np.zeros(max(2 * len(self._scores), number + 1))
+            grown[: len(self._scores)] = self._scores
+            self._scores = grown
+        epoch = int(np.frombuffer(epochs, "<i8")[self._which])
+        value = float(np.frombuffer(popularity, "<f8")[self._which])
+        if epoch > self._epoch:
+            self._scores = self._scores * decay.shift(epoch - self._epoch)
+            self._epoch = epoch
+        self._scores[number] = value * float(decay.shift(self._epoch - epoch))
+
+    def remove(self, number: int) -> None:
+        if number < len(self._scores):
+            self._scores[number] = 0.0
+
+    def scores(self, wanted: Int64s) -> Float64s:
+        """Scores (n,) of the items ``wanted`` (n,); 0 for those that were never taken."""
+        scores = self._scores
+        return np.where(wanted < len(scores), scores[np.minimum(wanted, len(scores) - 1)], 0.0)
+
+    def top(self, depth: int) -> Int64s:
+        """The numbers of the ``depth`` items with the highest scores above 0, best first."""
+        scores = self._scores
+        return best(np.arange(len(scores)), scores, depth)
+
+
+def best(numbers: Int64s, scores: Float64s, depth: int) -> Int64s:
+    """The ``depth`` of ``numbers`` with the highest scores above 0, best first.
+
+    Equal scores at the edge are settled by the smaller place in the arrays.
+    """
+    if len(scores) > depth:
+        edge = np.partition(scores, len(scores) - depth)[len(scores) - depth]
+        above = np.flatnonzero(scores > edge)
+        equal = np.flatnonzero(scores == edge)[: depth - len(above)]
+        places = np.concatenate([above, equal])
+    else:
+        places = np.arange(len(scores))
+    places = places[scores[places] > 0]
+    order = np.lexsort((places, -scores[places]))
+    chosen: Int64s = numbers[places[order]]
+    return chosen
