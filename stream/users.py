@@ -3,7 +3,6 @@
 Imports neither Kafka nor Faust. tests/stream/reference_users.py says the same slowly.
 """
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,19 +11,17 @@ import numpy as np
 
 from rheos.events import Event, InvalidEvent, event_hash
 from rheos.generation import Generation
-from rheos.ids import MAX_ID_BYTES, partition_of
+from rheos.ids import partition_of
 from rheos.settings import Settings
 from rheos.state import (
     MAX_DEAD_LETTER_BYTES,
-    MAX_TRANSITIONS_BYTES,
     DeadLetter,
-    Transitions,
     UserState,
-    encode_state,
     pack_vector,
 )
 from rheos.topics import Topics
 from stream.record import Record
+from stream.transitions import TransitionPacker
 
 ENCODE_AT_ONCE = 512  # users per encoder call: (512, 20, 64) float32 is 2.6 MB and stays in cache
 
@@ -64,7 +61,7 @@ class UserFold:
         unforeseen by the contract causes.
         """
         users: dict[str, _User] = {}
-        packers = [_Packer(partition) for partition in range(self._item_partitions)]
+        transitions = TransitionPacker(self._item_partitions)
         dead_letters: list[DeadLetter] = []
         accepted = duplicates = 0
         decode, weigh = self._rules.decode, self._rules.weight
@@ -87,12 +84,15 @@ class UserFold:
             accepted += 1
             weight = weigh(event)
             position = user.insert(event, weight, name)
-            earlier = user.session_before(position, self._gap_ms, self._window)
-            self._pack(packers, event, weight, earlier, record.timestamp)
+            # What a user turns down was not taken together with anything.
+            earlier = (
+                user.session_before(position, self._gap_ms, self._window) if weight > 0 else []
+            )
+            transitions.add(event.item_id, weight, event.time_ms, record.timestamp, earlier)
             user.trim(self._size)
         return UserChanges(
             _states(users, generation),
-            [made for packer in packers for made in packer.finish()],
+            transitions.pack(),
             dead_letters,
             accepted,
             duplicates,
@@ -112,25 +112,6 @@ class UserFold:
                 " under [[sources]].",
             )
         return _User(UserState([], []))
-
-    def _pack(
-        self,
-        packers: "list[_Packer]",
-        event: Event,
-        weight: float,
-        earlier: list[tuple[str, int]],
-        arrival_ms: int,
-    ) -> None:
-        item, count = event.item_id, self._item_partitions
-        home = packers[partition_of(item, count)]
-        home.add(item, item, 0, weight, event.time_ms, arrival_ms)
-        if weight <= 0:  # what a user turns down was not taken together with anything
-            return
-        for other, distance in earlier:
-            home.add(item, other, -distance, weight, event.time_ms, arrival_ms)
-            packers[partition_of(other, count)].add(
-                other, item, distance, weight, event.time_ms, arrival_ms
-            )
 
     def _dead_letter(self, record: Record, error: InvalidEvent) -> DeadLetter:
         key, value = record.key, record.value
@@ -253,62 +234,3 @@ def _states(users: dict[str, _User], generation: Generation | None) -> dict[str,
             state.vector = pack_vector(vector) if known else b""
             state.generation = generation.name if known else ""
     return states
-
-
-class _Packer:
-    """Collects the rows of one item partition and packs them into bounded records."""
-
-    _ROW_BYTES = 24
-    # A row adds at most itself and two ids of 256 bytes, told here by 4 bytes a character.
-    _FULL = MAX_TRANSITIONS_BYTES - _ROW_BYTES - 2 * (4 * MAX_ID_BYTES + 5)
-
-    def __init__(self, partition: int) -> None:
-        self._partition = partition
-        self._made: list[tuple[int, bytes]] = []
-        self._clear()
-
-    def _clear(self) -> None:
-        self._index: dict[str, int] = {}
-        self._sources, self._targets, self._distances = array("i"), array("i"), array("i")
-        self._weights, self._times_ms = array("f"), array("q")
-        self._bytes = 0
-        self._arrival_ms = 0
-
-    def add(
-        self, source: str, target: str, distance: int, weight: float, time_ms: int, arrival_ms: int
-    ) -> None:
-        if self._bytes > self._FULL:
-            self.flush()
-        self._sources.append(self._row(source))
-        self._targets.append(self._row(target))
-        self._distances.append(distance)
-        self._weights.append(weight)
-        self._times_ms.append(time_ms)
-        self._bytes += self._ROW_BYTES
-        self._arrival_ms = arrival_ms
-
-    def _row(self, item: str) -> int:
-        row = self._index.get(item)
-        if row is None:
-            row = self._index[item] = len(self._index)
-            self._bytes += 4 * len(item) + 5  # UTF-8 has at most 4 bytes a character
-        return row
-
-    def flush(self) -> None:
-        if not self._sources:
-            return
-        packed = Transitions(
-            list(self._index),
-            self._sources.tobytes(),
-            self._targets.tobytes(),
-            self._distances.tobytes(),
-            self._weights.tobytes(),
-            self._times_ms.tobytes(),
-            self._arrival_ms,
-        )
-        self._made.append((self._partition, encode_state(packed)))
-        self._clear()
-
-    def finish(self) -> list[tuple[int, bytes]]:
-        self.flush()
-        return self._made
