@@ -17,13 +17,16 @@ SERVING = "serving"
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision. ``number`` counts a slot's decisions from 1."""
+    """One decision. ``number`` counts a slot's decisions from 1. ``predecessor`` is where to roll
+    back to: the generation that ruled before, or none.
+    """
 
     number: int
     slot: str
     generation: str
     reason: str
     time_ms: int
+    predecessor: str = ""
 
 
 _decode = msgspec.json.Decoder(Announcement).decode

@@ -150,6 +150,12 @@ ARCHIVE_OFFSET = Gauge(
 ARCHIVE_LAG_MESSAGES = Gauge(
     "rheos_archive_lag_messages", "Positions not yet archived.", ["partition"], registry=REGISTRY
 )
+ARCHIVE_SKIPPED = Counter(
+    "rheos_archive_skipped",
+    "Records left out of the archive, refused as the stream refuses them.",
+    ["reason"],
+    registry=REGISTRY,
+)
 
 
 def render() -> tuple[bytes, str]:

@@ -41,7 +41,9 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generation is. ``window``: each events partition's fitted offsets [from, to)."""
+    """What a generation is. ``window``: each events partition's fitted offsets [from, to), of the
+    events topic with the id ``topic_id``.
+    """
 
     format: int = FORMAT
     number: int
@@ -52,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     interactions: int
     created_ms: int
     window: dict[str, tuple[int, int]]
+    topic_id: str = ""
     parameters: dict[str, Any]
     metrics: dict[str, Any]
     encoder: dict[str, Any]
