@@ -82,16 +82,32 @@ def expected_values(better: npt.ArrayLike, tied: npt.ArrayLike, k: int) -> Float
     return values
 
 
-def compare(scores: npt.NDArray[Any], target: int) -> tuple[int, int]:
+def compare(
+    scores: npt.NDArray[Any],
+    target: int,
+    popularity: npt.NDArray[Any] | None = None,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> tuple[int, int]:
     """(better, tied) of the item at ``target`` among ``scores`` (n,); itself not counted.
 
-    Items that must not be recommended have the score -inf. Raises ValueError for NaN, which
-    compares with nothing and would pass for a good rank.
+    Equal scores go to the item with more ``popularity`` (n,), if it is given. Items that are not
+    ``allowed`` (n,) do not count. A target with the score -inf was no candidate: all others are
+    better. Raises ValueError for NaN, which compares with nothing and would pass for a good rank.
     """
     if np.isnan(scores).any():
         raise ValueError("a score is NaN")
     own = scores[target]
-    return int((scores > own).sum()), int((scores == own).sum()) - 1
+    if own == -np.inf:
+        return len(scores) - 1, 0
+    higher, equal = scores > own, scores == own
+    if popularity is not None:
+        higher |= equal & (popularity > popularity[target])
+        equal &= popularity == popularity[target]
+    equal[target] = False
+    if allowed is not None:
+        higher &= allowed
+        equal &= allowed
+    return int(higher.sum()), int(equal.sum())
 
 
 def _discounts(k: int) -> Float64s:

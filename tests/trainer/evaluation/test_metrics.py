@@ -82,9 +82,22 @@ def test_no_cases_have_no_accuracy():
     assert math.isnan(accuracy.ndcg)
 
 
-def test_items_left_out_are_never_above_a_target():
-    scores = np.array([-np.inf, 0.5, 0.7, -np.inf])
-    assert metrics.compare(scores, target=1) == (1, 0)
+def test_items_that_an_answer_must_not_hold_stand_in_nobodys_way():
+    scores = np.array([0.9, 0.5, 0.7, 0.5])
+    assert metrics.compare(scores, target=1) == (2, 1)
+    allowed = np.array([False, True, True, False])
+    assert metrics.compare(scores, target=1, allowed=allowed) == (1, 0)
+
+
+def test_equal_scores_go_to_the_more_popular_item():
+    scores, popularity = np.array([1.0, 1.0, 1.0, 1.0, 0.5]), np.array([3, 2, 2, 1, 9])
+    assert metrics.compare(scores, target=1, popularity=popularity) == (1, 1)
+
+
+def test_a_target_that_was_no_candidate_stands_last():
+    assert metrics.compare(np.array([-np.inf, -np.inf, 0.0]), target=0) == (2, 0)
+    everything_out = np.full(3, -np.inf)
+    assert metrics.of_targets(*zip(metrics.compare(everything_out, 0)), k=2).hit_rate == 0.0
 
 
 @pytest.mark.parametrize(
