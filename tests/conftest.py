@@ -25,6 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     # kafka-python 3.0 loads its schemas by a call that Python 3.11 and 3.12 deprecate.
     config.addinivalue_line("filterwarnings", r"ignore:(read_text|open_text) is deprecated")
+    # It also leaves the socket of a refused connection to the garbage collector.
+    config.addinivalue_line(
+        "filterwarnings", r"ignore:unclosed <socket.*laddr=\('0.0.0.0', :ResourceWarning"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ FORMAT_TIMEOUT_S = 120
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 10
 ASK_TIMEOUT_S = 2.0
+PORT_PATIENCE_S = 1.0  # a broker that was just killed holds its port until its memory is freed
 
 
 @dataclass(frozen=True)
@@ -75,27 +76,28 @@ class LocalKafka:
         ]
 
     def is_ready(self) -> bool:
-        """Ask the broker, as any client does, whether it serves. Blocks two seconds at most."""
-        from kafka import KafkaAdminClient
-        from kafka.errors import KafkaError
+        """Ask the broker, as any client does, whether it serves. Blocks two seconds at most.
 
+        One request on a plain socket, since a client of kafka-python's that finds no broker leaves
+        its thread and sockets behind, and this asks until there is one.
+        """
+        from kafka.errors import KafkaError
+        from kafka.protocol.metadata import MetadataRequest
+        from kafka.protocol.parser import KafkaProtocol
+
+        protocol = KafkaProtocol(client_id="rheos-readiness")
+        protocol.send_request(MetadataRequest[1](topics=[]))
         try:
-            socket.create_connection((HOST, self.port), ASK_TIMEOUT_S).close()
-        except OSError:  # said before the client is, whose log would tell of each refused try
+            with socket.create_connection((HOST, self.port), ASK_TIMEOUT_S) as connection:
+                connection.sendall(protocol.send_bytes())
+                while data := connection.recv(1 << 16):
+                    if responses := protocol.receive_bytes(data):
+                        # A broker is listed once the controller has unfenced it: only then does it
+                        # lead partitions, though it listens before that.
+                        return bool(responses[0][1].brokers)
+        except (OSError, KafkaError):  # nobody listens, it ends just now, or it is not Kafka
             return False
-        ask_timeout_ms = int(ASK_TIMEOUT_S * 1000)
-        try:
-            with closing(
-                KafkaAdminClient(
-                    bootstrap_servers=self.bootstrap,
-                    request_timeout_ms=ask_timeout_ms,
-                    bootstrap_timeout_ms=ask_timeout_ms,
-                )
-            ) as admin:
-                # A broker is listed once the controller has unfenced it: only then can it lead.
-                return bool(admin.describe_cluster()["brokers"])
-        except KafkaError:
-            return False
+        return False
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Block until the broker serves; raise `LocalKafkaError` after `timeout_s`."""
@@ -284,15 +286,21 @@ class KafkaProcess:
 
 
 def _check_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed ones may linger
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise LocalKafkaError(
-                f"port {port} on {HOST} is busy ({error.strerror}): stop what listens there, or "
-                "give Kafka another port"
-            ) from error
+    deadline = time.monotonic() + PORT_PATIENCE_S
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed ones may linger
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise LocalKafkaError(
+                        f"port {port} on {HOST} is busy ({error.strerror}): stop what listens "
+                        "there, or give Kafka another port"
+                    ) from error
+            else:
+                return
+        time.sleep(0.1)
 
 
 def _new_cluster_id() -> str:
