@@ -13,6 +13,7 @@ from tests.broker import new_broker
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+NO_CHROMIUM = "no Chromium on PATH"
 MARKERS = (
     "kafka: needs the run's real Kafka broker",
     "browser: drives the page in a real Chromium",
@@ -71,17 +72,18 @@ def chromium() -> str:
     for name in CHROMIUM_NAMES:
         if path := shutil.which(name):
             return path
-    pytest.skip(f"no Chromium on PATH (looked for {', '.join(CHROMIUM_NAMES)})")
+    pytest.skip(f"{NO_CHROMIUM} (looked for {', '.join(CHROMIUM_NAMES)})")
 
 
 def _skipped_browser_tests(terminal: pytest.TerminalReporter) -> int:
-    return sum("browser" in report.keywords for report in terminal.stats.get("skipped", []))
+    return sum(NO_CHROMIUM in str(report.longrepr) for report in terminal.stats.get("skipped", []))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
-    if "CI" in os.environ and terminal and _skipped_browser_tests(terminal):
+    passed = session.exitstatus == pytest.ExitCode.OK
+    if passed and "CI" in os.environ and terminal and _skipped_browser_tests(terminal):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -90,4 +92,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal and (count := _skipped_browser_tests(terminal)):
         verdict = "a failure in CI" if "CI" in os.environ else "install chromium to run them"
-        terminal.write_line(f"{count} browser tests were skipped: no Chromium; {verdict}")
+        terminal.write_line(f"browser tests skipped for want of a Chromium: {count} ({verdict})")

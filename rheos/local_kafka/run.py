@@ -137,7 +137,11 @@ class LocalKafka:
             ) from error
         # Kafka's and zstd's ways around the JVM's safety are known; the warnings would be ours.
         allowed = ["--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED"]
-        return [str(JAVA), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", *allowed]
+        # A broker without memory ends, and is started again, rather than half live.
+        return [
+            *(str(JAVA), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
+            *allowed,
+        ]
 
     def _class_path(self) -> list[str]:
         # Each jar by name: a folder that a site filled may hold other versions beside ours.

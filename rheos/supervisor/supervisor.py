@@ -56,8 +56,8 @@ class Supervisor:
         """Run until SIGINT, SIGTERM or SIGHUP, or until all children were one-shot and finished.
 
         Blocks, in the main thread. Every child's process group is gone when it returns or raises,
-        within `STOP_WITHIN_S` of the signal; a second signal kills at once. If this process itself
-        is killed, the children are killed by the kernel (`rheos.supervisor.tether`).
+        within `STOP_WITHIN_S` of the signal; a SIGINT after the first signal kills at once. If this
+        process itself is killed, the kernel kills the children (`rheos.supervisor.tether`).
         """
         try:
             asyncio.run(self._run())
@@ -93,10 +93,12 @@ class Supervisor:
 
     def _on_signal(self, which: signal.Signals) -> None:
         if self._stop.is_set():
-            for keeper in self._keepers:
-                keeper.kill()
+            # A closing terminal sends several signals by itself; only a person presses twice.
+            if which is signal.SIGINT:
+                for keeper in self._keepers:
+                    keeper.kill()
             return
-        self.say(f"{which.name}: stopping (again: kill at once)")
+        self.say(f"{which.name}: stopping (Ctrl-C now: kill at once)")
         self._stop.set()
 
     async def _start_and_keep(self) -> None:

@@ -353,7 +353,7 @@ def test_the_children_of_a_killed_supervisor_end_and_its_folder_is_free(
         pass
 
 
-def test_a_second_signal_kills_at_once(
+def test_a_second_ctrl_c_kills_at_once(
     tmp_path: Path, supervisor_process: Callable[..., subprocess.Popen[str]]
 ) -> None:
     code = """
@@ -365,8 +365,11 @@ def test_a_second_signal_kills_at_once(
     process = supervisor_process(code, tmp_path, *python(STUBBORN))
     assert process.stdout is not None
     pids = pids_in(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    assert "SIGINT: stopping" in process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert "SIGHUP: stopping" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert all(map(is_alive, pids))
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 0
