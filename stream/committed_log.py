@@ -1,0 +1,81 @@
+"""A partition's log, read committed, from an offset to the end that it has now."""
+
+from collections.abc import Iterator
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+ASK_TIMEOUT_S = 10.0
+FETCH_RECORDS = 1000
+
+
+class CommittedLogError(RuntimeError):
+    """A log whose end could not be reached; the text names the topic and how far it was read."""
+
+
+def read_committed(
+    bootstrap: str, topic: str, partition: int, start: int = 0, *, silence_s: float = 60.0
+) -> Iterator[Message]:
+    """The committed records from offset ``start`` to the end, as it stands when reading begins.
+
+    The end is asked *read uncommitted*: while someone's transaction is open, a read-committed
+    consumer's own end lies before records that are committed already. Reading goes on until the
+    position is there, so it waits for open transactions to end, their time-out at most.
+
+    Blocks. Raises KafkaException when the broker is away or the topic does not exist, and
+    CommittedLogError after ``silence_s`` seconds without any progress.
+    """
+    end = end_of(bootstrap, topic, partition)
+    if start >= end:
+        return
+    consumer = _consumer(bootstrap, "read_committed")
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        position, silent_s = start, 0.0
+        while position < end:
+            messages = consumer.consume(FETCH_RECORDS, timeout=1.0)
+            silent_s = 0.0 if messages else silent_s + 1.0
+            if silent_s >= silence_s:
+                raise CommittedLogError(
+                    f"{topic}[{partition}] was read to {position} of {end}; a transaction is open"
+                    f" there for {silence_s:.0f} s, or the broker is away"
+                )
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    position = message.offset() + 1
+                    if position <= end:
+                        yield message
+                # Where the end is reached over markers and aborted records, no record says so.
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    position = max(position, message.offset())
+                elif not error.retriable():
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+
+
+def end_of(bootstrap: str, topic: str, partition: int) -> int:
+    """The offset after the partition's last record, committed or not."""
+    consumer = _consumer(bootstrap, "read_uncommitted")
+    try:
+        _, end = consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S
+        )
+        return int(end)
+    finally:
+        consumer.close()
+
+
+def _consumer(bootstrap: str, isolation: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "unused",  # librdkafka wants one; nothing joins it or commits to it
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "log_level": 2,
+        }
+    )
