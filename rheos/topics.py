@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import TopicAlreadyExistsError
 
 from rheos.settings import Settings
 
@@ -97,17 +98,21 @@ def ensure(settings: Settings, *, create: bool = True) -> list[str]:
         wanted = topics.all(source_partitions)
         missing = [topic for topic in wanted if topic.name not in existing]
         if create and missing:
-            admin.create_topics(
-                {
-                    topic.name: {
-                        "num_partitions": topic.partitions,
-                        "replication_factor": settings.kafka.replication,
-                        "configs": dict(topic.config),
-                    }
-                    for topic in missing
-                },
-                wait_for_metadata=True,
-            )
+            try:
+                admin.create_topics(
+                    {
+                        topic.name: {
+                            "num_partitions": topic.partitions,
+                            "replication_factor": settings.kafka.replication,
+                            "configs": dict(topic.config),
+                        }
+                        for topic in missing
+                    },
+                    wait_for_metadata=True,
+                )
+            except TopicAlreadyExistsError:
+                # Workers that start together create together: look again at what is there now.
+                return ensure(settings)
         elif missing:
             problems += [f"topic {topic.name} does not exist" for topic in missing]
         present = [topic for topic in wanted if topic.name in existing]

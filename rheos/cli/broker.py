@@ -1,0 +1,78 @@
+"""Whether Kafka can be reached, told quickly and in one line."""
+
+import socket
+import time
+
+from rheos.cli.error import CommandError
+from rheos.settings import Settings
+
+CONNECT_TIMEOUT_S = 2.0
+ASK_AGAIN_S = 0.2
+
+
+def addresses(bootstrap: str) -> list[tuple[str, int]]:
+    """Host and port of each broker of ``kafka.bootstrap``. Raises CommandError."""
+    found = []
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise CommandError(
+                f"setting kafka.bootstrap = {bootstrap!r}: host:port, comma separated", status=2
+            )
+        found.append((host.strip("[]"), int(port)))
+    return found
+
+
+def unreachable(bootstrap: str) -> str | None:
+    """Why none of the brokers accepts a connection; None when one does.
+
+    kafka-python asks for half a minute before it says so.
+    """
+    reasons = []
+    for host, port in addresses(bootstrap):
+        try:
+            with socket.create_connection((host, port), CONNECT_TIMEOUT_S):
+                return None
+        except OSError as error:
+            reasons.append(f"{host}:{port}: {error.strerror or error}")
+    return "; ".join(reasons)
+
+
+def require(settings: Settings) -> None:
+    """Raises CommandError unless a broker accepts connections."""
+    problem = unreachable(settings.kafka.bootstrap)
+    if problem:
+        raise CommandError(
+            f"no Kafka at {settings.kafka.bootstrap} ({problem}); start one (rheos up brings its"
+            " own), or set kafka.bootstrap (RHEOS_KAFKA_BOOTSTRAP)"
+        )
+
+
+def wait_for_topics(settings: Settings, timeout_s: float) -> None:
+    """Block until Kafka serves and our topics are there, created if need be.
+
+    Raises CommandError when it does not serve within ``timeout_s``, and at once when existing
+    topics are not as the settings say.
+    """
+    from kafka.errors import KafkaError
+
+    from rheos import topics
+
+    deadline = time.monotonic() + timeout_s
+    while True:
+        problem = unreachable(settings.kafka.bootstrap)
+        if problem is None:
+            try:
+                wrong = topics.ensure(settings)
+            except KafkaError as error:  # it listens before it leads partitions
+                problem = str(error)
+            else:
+                if wrong:
+                    raise CommandError("\n".join(wrong))
+                return
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"no Kafka at {settings.kafka.bootstrap} after {timeout_s:.0f} s ({problem}); set"
+                " kafka.bootstrap (RHEOS_KAFKA_BOOTSTRAP)"
+            )
+        time.sleep(ASK_AGAIN_S)
