@@ -66,6 +66,15 @@ class Segment(NamedTuple):
     end: int
 
 
+class Archived(NamedTuple):
+    """``table`` has a row a record, by partition and offset; ``window`` tells each partition's
+    offsets [from, to) that were read for it.
+    """
+
+    table: pa.Table
+    window: dict[str, tuple[int, int]]
+
+
 class Archive:
     """The archive of one topic. Several processes may commit to it; a lock keeps them apart."""
 
@@ -106,11 +115,6 @@ class Archive:
         segments = self.segments(partition)
         return segments[-1].end if segments else None
 
-    def window(self) -> dict[str, tuple[int, int]]:
-        """Each partition's archived offsets [from, to)."""
-        found = {partition: self.segments(partition) for partition in self.partitions()}
-        return {str(p): (s[0].start, s[-1].end) for p, s in found.items() if s}
-
     def commit(self, partition: int, start: int, end: int, columns: Mapping[str, Any]) -> None:
         """Adds the records of offsets [start, end). Durable on return, and all or nothing.
 
@@ -135,21 +139,25 @@ class Archive:
             temporary.unlink(missing_ok=True)
             raise
 
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """All archived records with the named columns and ``partition``, by partition and offset.
+    def read(self, columns: Sequence[str]) -> Archived:
+        """All that is archived now, of the named columns and ``partition``.
 
         Raises ArchiveError for a file that is corrupt or does not hold what its name says.
         """
         tables = []
+        window = {}
         for partition in self.partitions():
-            for segment in self.segments(partition):
+            segments = self.segments(partition)
+            if segments:
+                window[str(partition)] = (segments[0].start, segments[-1].end)
+            for segment in segments:
                 table = _read(segment)
                 number = pa.array([partition], pa.int32()).take(
                     pa.array([0] * len(table), pa.int32())
                 )
                 tables.append(table.select(columns).append_column("partition", number))
         schema = pa.schema([*(SCHEMA.field(name) for name in columns), ("partition", pa.int32())])
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+        return Archived(pa.concat_tables(tables) if tables else schema.empty_table(), window)
 
     def compact(self) -> int:
         """Merges runs of small neighbouring files; returns how many files went.

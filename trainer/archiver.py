@@ -151,8 +151,8 @@ class Archiver:
             position = begin
         elif position > end:
             raise ArchiveError(
-                f"{self._topic}[{place.partition}] ends at {end}, but is archived to {position}: the"
-                f" log was cut. Move {self.archive.directory} away to archive it anew"
+                f"{self._topic}[{place.partition}] ends at {end}, but is archived to {position}:"
+                f" the log was cut. Move {self.archive.directory} away to archive it anew"
             )
         elif position < begin:
             log.error(

@@ -1,0 +1,167 @@
+"""Implicit ALS: matrix factorisation of confidence-weighted preferences.
+
+Hu, Koren & Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM 2008). The
+linear system of each row is solved by a few conjugate gradient steps from the last solution, as in
+Takács, Pilászy & Tikk, "Applications of the Conjugate Gradient Method for Implicit Feedback
+Collaborative Filtering" (RecSys 2011).
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, ClassVar, NamedTuple
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from rheos.encoder import EncoderContext
+from rheos.fold_in import FoldIn
+from rheos.state import Float32s, Int64s
+from trainer.data_set import DataSet, Pairs, pairs
+from trainer.models.model import Fitted, Progress
+
+BLOCK_PAIRS = 4096
+"""Pairs solved at once, padding included: their (4096, 64) float32 factors fill 1 MB of cache."""
+
+
+class Als(Struct, frozen=True, forbid_unknown_fields=True):
+    """Minimises Σ c_ui (p_ui - x_uᵀ y_i)² + λ(Σ|x_u|² + Σ|y_i|²) over all users and items (eq. 3).
+
+    c_ui = α r_ui for the pairs in the data and 1 for all others, r_ui = |w̄_ui| (1 + ln(1 + n_ui))
+    of n_ui interactions of mean weight w̄_ui, and p_ui = 1 if w̄_ui > 0, else 0.
+    """
+
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
+    iterations: Annotated[int, Meta(ge=1, le=1000, description="Sweeps over users and items.")] = 15
+    regularisation: Annotated[float, Meta(gt=0, description="λ of eq. 3.")] = 0.05
+    alpha: Annotated[float, Meta(gt=0, description="α: how much more a taken item counts.")] = 20.0
+    cg_steps: Annotated[
+        int, Meta(ge=1, le=1000, description="Conjugate gradient steps per row and sweep.")
+    ] = 3
+    half_steps: Annotated[
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 1.5
+    floor: Annotated[
+        float, Meta(ge=0, description="Fold-in: what recency leaves of the oldest items.")
+    ] = 0.005
+    last: Annotated[
+        int, Meta(ge=1, le=1000, description="Fold-in: latest distinct items that it reads.")
+    ] = 20
+
+    name: ClassVar[str] = "als"
+    ranks: ClassVar[bool] = False
+    explains: ClassVar[bool] = True
+
+    def fit(self, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
+        found = pairs(data)
+        if not (found.mean_weights > 0).any():
+            raise ValueError("als: no interaction has a weight above 0")
+        random = np.random.default_rng(seed)
+        scale = 1.0 / self.factors
+        X = random.normal(0, scale, (len(data.user_ids), self.factors)).astype(np.float32)
+        Y = random.normal(0, scale, (len(data.item_ids), self.factors)).astype(np.float32)
+        by_user, by_item = self._rows(found, len(X), len(Y))
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            run = pool.map
+            for iteration in range(self.iterations):
+                self._sweep(X, Y, by_user, run)
+                self._sweep(Y, X, by_item, run)
+                progress("fit", iteration + 1, self.iterations)
+        encoder = FoldIn(
+            EncoderContext({}, Y),
+            alpha=self.alpha,
+            regularisation=self.regularisation,
+            half_steps=self.half_steps,
+            floor=self.floor,
+            last=self.last,
+        )
+        return Fitted(data.item_ids, Y, encoder.parameters, None, {}, X)
+
+    def _rows(self, found: Pairs, users: int, items: int) -> tuple["list[_Block]", "list[_Block]"]:
+        strength = np.abs(found.mean_weights) * (1.0 + np.log1p(found.counts))
+        # A confidence below the 1 of the pairs that are not in the data would make c - 1 negative.
+        extra = np.maximum(self.alpha * strength - 1.0, 0.0).astype(np.float32)  # c - 1
+        wanted = np.where(found.mean_weights > 0, extra + 1.0, 0.0).astype(np.float32)  # c p
+        by_item = np.argsort(found.items, kind="stable")
+        return (
+            _blocks(found.users, found.items, extra, wanted, users),
+            _blocks(*(column[by_item] for column in (found.items, found.users, extra, wanted)), items),
+        )
+
+    def _sweep(
+        self, X: Float32s, Y: Float32s, blocks: "Sequence[_Block]", run: Callable[..., object]
+    ) -> None:
+        """Moves each row of X towards the minimum with Y fixed; rows are independent."""
+        gram = Y.T @ Y + self.regularisation * np.eye(Y.shape[1], dtype=np.float32)
+
+        def solve(block: _Block) -> None:
+            X[block.rows] = _conjugate_gradient(X[block.rows], Y, gram, block, self.cg_steps)
+
+        for _ in run(solve, blocks):  # type: ignore[attr-defined]
+            pass
+
+
+class _Block(NamedTuple):
+    """Rows with about as many pairs each, padded to the longest.
+
+    ``rows`` (B,) into X; ``others`` (B, n) into Y; ``extra`` (B, n) is c - 1 and ``wanted`` (B, n)
+    is c p, both 0 for padding.
+    """
+
+    rows: Int64s
+    others: Int64s
+    extra: Float32s
+    wanted: Float32s
+
+
+def _blocks(
+    rows: Int64s, others: Int64s, extra: Float32s, wanted: Float32s, count: int
+) -> list[_Block]:
+    """Blocks of all rows; the pairs are sorted by row. A row without pairs gets an empty one."""
+    begins = np.searchsorted(rows, np.arange(count + 1))
+    lengths = np.diff(begins)
+    order = np.argsort(lengths, kind="stable")
+    made = []
+    start = 0
+    while start < count:
+        # Lengths ascend, so a block of B rows is as wide as its last row is long.
+        end = start + 1
+        while end < count and (end + 1 - start) * max(1, lengths[order[end]]) <= BLOCK_PAIRS:
+            end += 1
+        picked = order[start:end]
+        width = max(1, int(lengths[order[end - 1]]))
+        place = begins[picked][:, None] + np.arange(width)  # (B, n)
+        real = np.arange(width) < lengths[picked][:, None]
+        place = np.where(real, place, 0)
+        made.append(
+            _Block(picked, others[place].astype(np.int64), extra[place] * real, wanted[place] * real)
+        )
+        start = end
+    return made
+
+
+def _conjugate_gradient(
+    x: Float32s, Y: Float32s, gram: Float32s, block: _Block, steps: int
+) -> Float32s:
+    """x after ``steps`` towards (YᵀY + λI + Yᵤᵀ (Cᵤ - I) Yᵤ) x = Yᵤᵀ Cᵤ pᵤ (eq. 4), (B, d)."""
+    Yu = Y[block.others]  # (B, n, d)
+
+    def times(vectors: Float32s) -> Float32s:
+        scores = np.matmul(Yu, vectors[:, :, None])[:, :, 0] * block.extra  # (B, n)
+        product: Float32s = vectors @ gram
+        product += np.matmul(scores[:, None, :], Yu)[:, 0, :]
+        return product
+
+    r = np.matmul(block.wanted[:, None, :], Yu)[:, 0, :] - times(x)
+    p = r.copy()
+    squared = np.einsum("bd,bd->b", r, r)
+    for _ in range(steps):
+        Ap = times(p)
+        curvature = np.einsum("bd,bd->b", p, Ap)
+        # Solved rows have r = 0, so p = 0: they stay.
+        step = np.divide(squared, curvature, out=np.zeros_like(squared), where=curvature > 0)
+        x = x + step[:, None] * p
+        r -= step[:, None] * Ap
+        before, squared = squared, np.einsum("bd,bd->b", r, r)
+        turn = np.divide(squared, before, out=np.zeros_like(squared), where=before > 0)
+        p = r + turn[:, None] * p
+    return x
