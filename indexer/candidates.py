@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from indexer.item_numbers import ItemNumbers
+from indexer.leaders import Leaders
 from rheos import decay
 from rheos.settings import Settings
 from rheos.state import Float64s, History, Int64s, ItemState, decode_item_state
@@ -22,6 +23,7 @@ from rheos.state import Float64s, History, Int64s, ItemState, decode_item_state
 SESSION_LEAST, SESSION_MOST, OTHERWISE = 5, 40, 10
 
 NEAR_HALF_STEPS = 2.0
+TREND_MOST = 1024  # items of the trend that are kept in order
 SMOOTHING = 5.0  # interactions added to an item's own: rare neighbours count less
 
 
@@ -114,9 +116,8 @@ class NextLists:
             self._states.pop(number, None)
             self._tables.pop(number, None)
 
-    def state(self, number: int) -> ItemState | None:
-        state = self._states.get(number)
-        return decode_item_state(state) if isinstance(state, bytes) else state
+    def has(self, number: int) -> bool:
+        return number in self._states
 
     def interactions(self, wanted: Int64s) -> Float64s:
         """How often each of ``wanted`` (n,) was taken; 0 for those without a state."""
@@ -129,12 +130,7 @@ class NextLists:
         near(x) = Σ_d 2^(-d/2) near[y_d][x] / √(n_y + 5)
         far(x) = Σ_d 2^(-d/far_half_steps) far[y_d][x] / (√(n_y + 5) (n_x + 5)^¼)
         """
-        found: list[tuple[int, _Table]] = []
-        for distance, item_id in enumerate(newest_first):
-            number = self._numbers.get(item_id)
-            table = None if number is None else self._table(number)
-            if table is not None:
-                found.append((distance, table))
+        found = self._tables_of(newest_first)
         if not found:
             return NextScores(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
         latest = max(table.epoch for _, table in found)
@@ -153,12 +149,39 @@ class NextLists:
             _summed(inverse, far, len(numbers)) / popular,
         )
 
+    def terms(self, newest_first: Sequence[str], item_id: str) -> list[tuple[str, float]]:
+        """What each of some items adds to the near and far scores of ``item_id``, summed."""
+        wanted = self._numbers.get(item_id)
+        if wanted is None:
+            return []
+        found = self._tables_of(newest_first)
+        latest = max((table.epoch for _, table in found), default=0)
+        popular = float(self.interactions(np.array([wanted]))[0] + SMOOTHING) ** 0.25
+        parts = []
+        for distance, table in found:
+            for place in np.flatnonzero(table.numbers == wanted):
+                near = table.near[place] * 0.5 ** (distance / NEAR_HALF_STEPS)
+                far = table.far[place] * 0.5 ** (distance / self._far_half_steps) / popular
+                scale = float(decay.shift(latest - table.epoch))
+                parts.append((newest_first[distance], float(near + far) * scale))
+        return parts
+
     def neighbours(self, number: int) -> tuple[Int64s, Float64s]:
         """An item's neighbours and how near each is: near and far counts added up, (m,) each."""
         table = self._table(number)
         if table is None:
             return np.zeros(0, np.int64), np.zeros(0)
         return table.numbers, table.near + table.far
+
+    def _tables_of(self, newest_first: Sequence[str]) -> list[tuple[int, _Table]]:
+        """The tables of those items that have one, with their distance from the newest."""
+        found = []
+        for distance, item_id in enumerate(newest_first):
+            number = self._numbers.get(item_id)
+            table = None if number is None else self._table(number)
+            if table is not None:
+                found.append((distance, table))
+        return found
 
     def _table(self, number: int) -> _Table | None:
         with self._lock:
@@ -196,6 +219,7 @@ class Trend:
         self._which = settings.trend.serve_half_life
         self._scores = np.zeros(1024)
         self._epoch = 0
+        self._leaders: Leaders[int] = Leaders(TREND_MOST, lambda: enumerate(self._scores.tolist()))
 
     def put(self, number: int, epochs: bytes, popularity: bytes) -> None:
         """Takes the popularity of an item's state, one sum and one epoch per half-life."""
@@ -204,15 +228,20 @@ class Trend:
             grown[: len(self._scores)] = self._scores
             self._scores = grown
         epoch = int(np.frombuffer(epochs, "<i8")[self._which])
-        value = float(np.frombuffer(popularity, "<f8")[self._which])
         if epoch > self._epoch:
-            self._scores = self._scores * decay.shift(epoch - self._epoch)
+            moved = float(decay.shift(epoch - self._epoch))
+            self._scores = self._scores * moved
+            self._leaders.scale(moved)
             self._epoch = epoch
-        self._scores[number] = value * float(decay.shift(self._epoch - epoch))
+        sum_then = float(np.frombuffer(popularity, "<f8")[self._which])
+        score = sum_then * float(decay.shift(self._epoch - epoch))
+        self._scores[number] = score
+        self._leaders.put(number, score)
 
     def remove(self, number: int) -> None:
         if number < len(self._scores):
             self._scores[number] = 0.0
+            self._leaders.put(number, 0.0)
 
     def scores(self, wanted: Int64s) -> Float64s:
         """Scores (n,) of the items ``wanted`` (n,); 0 for those that were never taken."""
@@ -220,9 +249,19 @@ class Trend:
         return np.where(wanted < len(scores), scores[np.minimum(wanted, len(scores) - 1)], 0.0)
 
     def top(self, depth: int) -> Int64s:
-        """The numbers of the ``depth`` items with the highest scores above 0, best first."""
-        scores = self._scores
-        return best(np.arange(len(scores)), scores, depth)
+        """The numbers of the items with the highest scores above 0, best first.
+
+        As many as ``depth`` or TREND_MOST, whichever is less.
+        """
+        return np.array(self._leaders.top(depth), np.int64)
+
+    def everything(self) -> Int64s:
+        """All numbers that may have a score."""
+        return np.arange(len(self._scores))
+
+    def top_of(self, numbers: Int64s, depth: int) -> Int64s:
+        """The same among ``numbers`` only, at a cost that grows with them."""
+        return best(numbers, self.scores(numbers), depth)
 
 
 def best(numbers: Int64s, scores: Float64s, depth: int) -> Int64s:

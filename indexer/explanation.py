@@ -1,0 +1,54 @@
+"""Why an item stands in an answer: the history's items that gave its score. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from indexer.candidates import NextLists
+from rheos.generation import Generation
+from rheos.state import History
+
+MOST_REASONS = 3
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """A history item's part in a score. ``share`` of what all items of that source gave, 0 to 1.
+
+    ``source`` ``vector``: a term of the encoder (Hu, Koren & Volinsky 2008, section 5); ``next``:
+    its next-list holds the item.
+    """
+
+    item_id: str
+    source: str
+    share: float
+
+
+def explain(
+    item_ids: Sequence[str],
+    *,
+    history: History,
+    recent: Sequence[str],
+    generation: Generation | None,
+    next_lists: NextLists,
+) -> list[list[Reason]]:
+    """Up to MOST_REASONS reasons of each source for each item, the weightiest first.
+
+    ``recent``: the items, newest first, that next-lists were taken of.
+    """
+    terms: list[list[tuple[str, float]]] = [[] for _ in item_ids]
+    if generation is not None and len(history.item_ids):
+        terms = generation.encoder.terms(history, item_ids)
+    return [
+        _reasons("vector", parts) + _reasons("next", next_lists.terms(recent, item_id))
+        for item_id, parts in zip(item_ids, terms, strict=True)
+    ]
+
+
+def _reasons(source: str, parts: Sequence[tuple[str, float]]) -> list[Reason]:
+    positive = [(item, part) for item, part in parts if part > 0]
+    total = sum(part for _, part in positive)
+    positive.sort(key=lambda pair: (-pair[1], pair[0]))
+    return [
+        Reason(item_id=item, source=source, share=part / total)
+        for item, part in positive[:MOST_REASONS]
+    ]

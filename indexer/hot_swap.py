@@ -1,0 +1,160 @@
+"""Hot swap: the next generation is made ready beside the current one, then one reference changes.
+
+1. *Load*: the snapshot is read and verified, the generation built, its index made.
+2. *Warm*: searches run, and must find what plain NumPy finds.
+3. *Up to date*: items that the generation does not know get their vectors in its delta. From
+   before this step on, changes of items reach the next generation as they reach the current.
+4. *Change*: ``current`` names the next one. Queries took their reference once and finish with it.
+5. *Free*: Python's reference count frees the old one when its last query has ended.
+
+What fails in 1-3 is refused: the current generation stays.
+"""
+
+import logging
+import threading
+import time
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+from kafka.errors import KafkaError
+
+from indexer.live_view import LiveView
+from indexer.serving import Serving
+from rheos import metrics
+from rheos.announcements import Announcement, follow, ruling
+from rheos.generation import Generation
+from rheos.settings import Settings
+from rheos.snapshot import SnapshotError
+from rheos.snapshot_store import SnapshotStore
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+WARM_QUERIES = 32
+# An approximate index that finds less than this of the true best is broken, not approximate.
+LEAST_RECALL = 0.5
+
+
+class Refused(NamedTuple):
+    """A generation that was not put into service, and why."""
+
+    generation: str
+    reason: str
+
+
+class HotSwap:
+    """Holds the generation in service. ``current`` is one reference: read it once per query.
+
+    One thread loads and swaps (``start``, or the caller of ``load``); ``items_changed`` may come
+    from another.
+    """
+
+    def __init__(self, settings: Settings, store: SnapshotStore, view: LiveView) -> None:
+        self._settings = settings
+        self._store = store
+        self._view = view
+        self.current: Serving | None = None
+        self._next: Serving | None = None
+        self.refused: Refused | None = None
+        self.swaps = 0
+        self.settled = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="generations", daemon=True)
+
+    def start(self) -> None:
+        """Follows the announcements; ``settled`` is set once the one that ruled is dealt with."""
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def unhealthy(self) -> str | None:
+        """Why generations are no longer followed, or None."""
+        if self._thread.ident is not None and not self._thread.is_alive():
+            return "the thread that follows the generations has ended"
+        return None
+
+    def items_changed(self, numbers: list[int]) -> None:
+        """Derives the vectors of changed items that a generation does not know, again."""
+        for serving in (self._next, self.current):
+            if serving is not None:
+                serving.delta.refresh(numbers)
+
+    def load(self, name: str) -> bool:
+        """Puts a generation into service; False when it was refused. Blocks while it is made."""
+        current = self.current
+        if current is not None and current.name == name:
+            return True
+        began = time.perf_counter()
+        try:
+            serving = self._prepared(name)
+        except (SnapshotError, OSError, MemoryError, RuntimeError) as error:  # FAISS: RuntimeError
+            self._next = None
+            self.refused = Refused(name, str(error))
+            metrics.SWAPS.labels("refused").inc()
+            log.error(
+                "generation %s is refused: %s; %s stays", name, error, current and current.name
+            )
+            return False
+        self.current, self._next = serving, None  # 4
+        self.swaps += 1
+        manifest = serving.generation.manifest
+        metrics.SWAPS.labels("done").inc()
+        metrics.SWAP_SECONDS.observe(time.perf_counter() - began)
+        metrics.GENERATION_NUMBER.set(manifest.number)
+        metrics.GENERATION_CREATED_SECONDS.set(manifest.created_ms / 1000)
+        log.info("generation %s is in service (%d items)", name, manifest.items)
+        return True
+
+    def _prepared(self, name: str) -> Serving:
+        generation = Generation(self._store.get(name))  # 1
+        serving = Serving(
+            generation, self._view.numbers, self._view.next_lists, self._settings.indexer.index
+        )
+        weakref.finalize(serving, serving.index.close)  # 5, for what only a thread can free
+        _warm(serving)  # 2
+        self._next = serving  # 3
+        serving.delta.refresh(range(len(self._view.numbers)))
+        return serving
+
+    def _announced(self, announcement: Announcement) -> None:
+        if not self.load(announcement.generation) and self.current is None:
+            # Just started: the one that ruled before is better than none.
+            if announcement.predecessor:
+                self.load(announcement.predecessor)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self.settled.is_set():
+                    first = ruling(self._settings)
+                    if first is not None:
+                        self._announced(first)
+                    self.settled.set()
+                follow(self._settings, self._announced, self._stop)
+            except KafkaError as error:
+                log.warning("following the generations: %r; again in %g s", error, RETRY_S)
+                self._stop.wait(RETRY_S)
+
+
+def _warm(serving: Serving) -> None:
+    """Searches with item vectors of the generation. Raises SnapshotError when it finds wrongly."""
+    vectors = serving.generation.item_vectors
+    places = np.linspace(0, len(vectors) - 1, min(WARM_QUERIES, len(vectors))).astype(np.int64)
+    queries = vectors[places]
+    depth = min(10, len(vectors))
+    scores, rows = serving.index.search(queries, depth)
+    found = rows >= 0
+    if not found.any():
+        raise SnapshotError(f"snapshot {serving.name}: its index finds nothing")
+    exact = queries @ vectors.T  # (WARM_QUERIES, N)
+    told = np.take_along_axis(exact, np.maximum(rows, 0), axis=1)
+    scale = float(np.abs(exact).max()) + 1e-6
+    if (np.abs(told - scores)[found] > 1e-3 * scale).any():
+        raise SnapshotError(f"snapshot {serving.name}: its index scores differently than NumPy")
+    true_edge = -np.partition(-exact, depth - 1, axis=1)[:, depth - 1]
+    if ((told >= true_edge[:, None] - 1e-5 * scale) & found).mean() < LEAST_RECALL:
+        raise SnapshotError(f"snapshot {serving.name}: its index misses most of the nearest items")

@@ -1,0 +1,115 @@
+"""Items and users as their catalogue topics last said, ready for the rules of ranking."""
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.item_numbers import ItemNumbers
+from rheos.catalogue import Item, UserAttributes, decode_item, decode_user
+from rheos.state import Int64s
+
+NO_CATEGORY = -1
+
+
+class LiveCatalogue:
+    """The latest records, encoded, and arrays by item number. One thread puts, any reads.
+
+    ``available`` (n,) and ``categories`` (n,) may be shorter than the numbers: an item beyond
+    their end is in no catalogue, so it is available and of no category. They are replaced when
+    they grow; take a reference once per query.
+    """
+
+    def __init__(self, numbers: ItemNumbers) -> None:
+        self._numbers = numbers
+        self._items: dict[str, bytes] = {}
+        self._users: dict[str, bytes] = {}
+        self._titles: dict[str, str] = {}
+        self._codes: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.available: npt.NDArray[np.bool_] = np.ones(1024, bool)
+        self.categories: npt.NDArray[np.int32] = np.full(1024, NO_CATEGORY, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put_item(self, item_id: str, value: bytes) -> None:
+        """Raises InvalidRecordError; the item then stays as it was."""
+        item = decode_item(value)
+        number = self._room(item_id)
+        code = NO_CATEGORY
+        if item.category:
+            code = self._codes.setdefault(item.category, len(self._codes))
+        with self._lock:
+            self._items[item_id] = value
+            if item.title and not item.deleted:
+                self._titles[item_id] = item.title
+            else:
+                self._titles.pop(item_id, None)
+        self.available[number] = item.available and not item.deleted
+        self.categories[number] = code
+
+    def remove_item(self, item_id: str) -> None:
+        """A tombstone: off sale for as long as this process knows of it."""
+        number = self._room(item_id)
+        with self._lock:
+            self._items.pop(item_id, None)
+            self._titles.pop(item_id, None)
+        self.available[number] = False
+        self.categories[number] = NO_CATEGORY
+
+    def put_user(self, user_id: str, value: bytes) -> None:
+        """Raises InvalidRecordError."""
+        decode_user(value)
+        self._users[user_id] = value
+
+    def remove_user(self, user_id: str) -> None:
+        self._users.pop(user_id, None)
+
+    def item(self, item_id: str) -> Item | None:
+        """The item's record, or None if there is none or it is deleted."""
+        value = self._items.get(item_id)
+        item = None if value is None else decode_item(value)
+        return None if item is None or item.deleted else item
+
+    def user(self, user_id: str) -> UserAttributes | None:
+        value = self._users.get(user_id)
+        return None if value is None else decode_user(value)
+
+    def title(self, item_id: str) -> str | None:
+        return self._titles.get(item_id)
+
+    def category_code(self, category: str) -> int | None:
+        """What ``categories`` holds for a category, or None if no item has it."""
+        return self._codes.get(category)
+
+    def numbers_of_category(self, code: int) -> Int64s:
+        """The numbers of a category's items."""
+        return np.flatnonzero(self.categories == code)
+
+    def find(self, words: str, most: int) -> list[str]:
+        """Ids of items with all of ``words`` in title or id, at most ``most``. Scans all titles."""
+        wanted = words.lower().split()
+        with self._lock:
+            titles = list(self._titles.items())
+        found: list[str] = []
+        for item_id, title in titles:
+            text = f"{item_id} {title}".lower()
+            if all(word in text for word in wanted):
+                found.append(item_id)
+                if len(found) == most:
+                    break
+        return found
+
+    def _room(self, item_id: str) -> int:
+        number = self._numbers.add(item_id)
+        if number >= len(self.available):
+            size = max(2 * len(self.available), number + 1)
+            available = np.ones(size, bool)
+            available[: len(self.available)] = self.available
+            categories = np.full(size, NO_CATEGORY, np.int32)
+            categories[: len(self.categories)] = self.categories
+            # In this order: a reader takes `available` first and never finds it the longer one.
+            self.categories = categories
+            self.available = available
+        return number

@@ -1,0 +1,96 @@
+"""What serves one generation: everything of an answer that must belong together."""
+
+import numpy as np
+
+from indexer.candidates import NextLists
+from indexer.delta import Delta
+from indexer.index import Index, Kind
+from indexer.item_numbers import ItemNumbers
+from rheos.generation import Generation
+from rheos.state import Float32s, Float64s, Int64s
+
+MOST_DELTA_CANDIDATES = 100
+
+
+class Serving:
+    """A generation with its index and delta. A query takes one reference and keeps to it.
+
+    ``numbers_of_rows`` (N,) tells the generation's rows as item numbers; ``rows`` goes back.
+    """
+
+    def __init__(
+        self, generation: Generation, numbers: ItemNumbers, next_lists: NextLists, kind: Kind
+    ) -> None:
+        self.generation = generation
+        self.numbers_of_rows: Int64s = numbers.add_all(generation.item_ids)
+        # All of the generation's items have a number now, so a higher number is none of them.
+        self._row_of_number = np.full(len(numbers), -1, np.int64)
+        self._row_of_number[self.numbers_of_rows] = np.arange(len(generation.item_ids))
+        self.delta = Delta(generation, self._row_of_number, next_lists)
+        self.index = Index(generation.item_vectors, kind)
+
+    @property
+    def name(self) -> str:
+        return self.generation.name
+
+    def rows(self, numbers: Int64s) -> Int64s:
+        """The generation's rows (n,) of items; -1 for those that it does not know."""
+        last = len(self._row_of_number) - 1
+        return np.where(
+            numbers <= last, self._row_of_number[np.minimum(numbers, last)], np.int64(-1)
+        )
+
+    def nearest(self, vector: Float32s, depth: int) -> Int64s:
+        """Numbers of the ``depth`` items with the highest inner products with ``vector`` (d,).
+
+        From the index only, best first; fewer where the index holds or returns fewer.
+        """
+        _, found = self.index.search(vector[None, :], depth)
+        rows = found[0]
+        numbers: Int64s = self.numbers_of_rows[rows[rows >= 0]]
+        return numbers
+
+    def nearest_new(self, vector: Float32s) -> Int64s:
+        """Numbers of the best items of the delta, best first."""
+        numbers, scores = self.delta.scores(vector)
+        if len(numbers) > MOST_DELTA_CANDIDATES:
+            best = np.argpartition(-scores, MOST_DELTA_CANDIDATES)[:MOST_DELTA_CANDIDATES]
+            numbers, scores = numbers[best], scores[best]
+        return numbers[np.argsort(-scores, kind="stable")]
+
+    def products(self, vector: Float32s, numbers: Int64s) -> Float64s:
+        """Inner products (n,) of ``vector`` (d,) with items, of the delta too; NaN elsewhere."""
+        out = np.full(len(numbers), np.nan)
+        rows = self.rows(numbers)
+        known = rows >= 0
+        out[known] = self.generation.item_vectors[rows[known]] @ vector
+        if len(self.delta):
+            for place in np.flatnonzero(~known):
+                derived = self.delta.vector(int(numbers[place]))
+                if derived is not None:
+                    out[place] = float(derived @ vector)
+        return out
+
+    def cosines(self, vector: Float32s, numbers: Int64s) -> Float64s:
+        """Cosines (n,) of the angles between ``vector`` (d,) and items; NaN for unknown ones."""
+        out = np.full(len(numbers), np.nan)
+        for place, number in enumerate(numbers.tolist()):
+            other = self.vector_of(number)
+            if other is not None:
+                length = float(np.linalg.norm(other) * np.linalg.norm(vector))
+                out[place] = float(other @ vector) / length if length > 0 else 0.0
+        return out
+
+    def knows(self, number: int) -> bool:
+        """Whether the generation itself holds an item."""
+        return number < len(self._row_of_number) and bool(self._row_of_number[number] >= 0)
+
+    def vector_of(self, number: int) -> Float32s | None:
+        """An item's vector (d,), known or derived, or None."""
+        if not self.knows(number):
+            return self.delta.vector(number)
+        vector: Float32s = self.generation.item_vectors[self._row_of_number[number]]
+        return vector
+
+    def close(self) -> None:
+        self.index.close()
