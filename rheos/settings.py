@@ -126,9 +126,6 @@ class StreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[
         str, Meta(description="Address of /metrics, /healthz and /readyz; all: 0.0.0.0.")
     ] = "127.0.0.1"
-    host: Annotated[
-        str, Meta(description="Address that /metrics, /healthz and /readyz listen on.")
-    ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port of /metrics, /healthz, /readyz; 0: any.")] = 8001
     chunk_records: Annotated[Positive, Meta(description="Records handed on at once.")] = 500
     users_interval_ms: Annotated[
@@ -197,7 +194,7 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """When and what the trainer fits."""
 
     host: Annotated[
-        str, Meta(description="Address that /metrics, /healthz and /readyz listen on.")
+        str, Meta(description="Address of /metrics, /healthz and /readyz; all: 0.0.0.0.")
     ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port of /metrics, /healthz, /readyz; 0: any.")] = 8002
     model: Annotated[str, Meta(description="Model to fit: als, neumf.")] = "als"

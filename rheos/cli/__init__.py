@@ -1,4 +1,4 @@
-"""The command line. A command is a file here; it is imported when it is called, not before.
+"""The command line. A command is a file here, imported when it is called.
 
 Commands return their exit status (None is 0): 0 done, 1 failed, 2 wrong usage or settings. What a
 person can act on is raised, and `main` tells it in one line on stderr.
@@ -16,30 +16,32 @@ from rheos.cli.error import CommandError, explained
 from rheos.cli.version import version
 
 COMMANDS = {
-    "up": ("rheos.cli.up:command", "Run everything on this machine, a private Kafka included."),
-    "stream": ("rheos.cli.worker:stream", "Run a stream worker."),
-    "indexer": ("rheos.cli.worker:indexer", "Run an indexer: the API and the page."),
-    "trainer": ("rheos.cli.worker:trainer", "Run the trainer."),
-    "recommend": ("rheos.cli.recommend:command", "Ask for a user's recommendations."),
-    "similar": ("rheos.cli.similar:command", "Ask for the items most like an item."),
-    "status": ("rheos.cli.status:command", "Show what runs, what is served and what lags."),
-    "topics": ("rheos.cli.topics:command", "List, check or create the topics."),
-    "doctor": ("rheos.cli.doctor:command", "Check this machine and say what to fix."),
-    "play-demo": ("rheos.cli.play_demo:command", "Play the demo's data into a running system."),
+    "up": "rheos.cli.up:command",
+    "stream": "rheos.cli.worker:stream",
+    "indexer": "rheos.cli.worker:indexer",
+    "trainer": "rheos.cli.worker:trainer",
+    "recommend": "rheos.cli.recommend:command",
+    "similar": "rheos.cli.similar:command",
+    "status": "rheos.cli.status:command",
+    "topics": "rheos.cli.topics:command",
+    "doctor": "rheos.cli.doctor:command",
+    "play-demo": "rheos.cli.play_demo:command",
 }
-"""Name, where it stands, and its line in ``rheos --help``."""
+"""Each command and where it stands; its file imports nothing heavy outside of its functions, since
+``rheos --help`` imports them all."""
 
 
 def build() -> App:
-    """The application with every command, none of them imported yet."""
+    """The application with every command."""
     app = App(
         name="rheos",
+        help_format="markdown",
         help="A recommender that learns from each click while the shopper is still on the page.",
         version=version,
         help_epilogue="`rheos up --demo` is the way to begin. Details: docs/commands.md.",
     )
-    for name, (where, line) in COMMANDS.items():
-        app.command(where, name=name, help=line)
+    for name, where in COMMANDS.items():
+        app.command(where, name=name)
 
     @app.meta.default
     def launch(

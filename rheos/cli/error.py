@@ -7,6 +7,7 @@ WRONG_USAGE = 2
 
 _EXPECTED = {
     ("rheos.settings", "SettingsError"): WRONG_USAGE,
+    ("rheos.client", "ApiError"): FAILED,
     ("rheos.snapshot", "SnapshotError"): FAILED,
     ("rheos.local_kafka.error", "LocalKafkaError"): FAILED,
     ("rheos.supervisor.folder_lock", "FolderBusyError"): FAILED,

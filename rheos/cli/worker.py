@@ -18,9 +18,7 @@ def stream() -> int:
     Start as many as there are partitions at most; they share the partitions among them. It stops
     in good order on SIGTERM or Ctrl-C, and loses nothing when it is killed.
 
-    Example::
-
-        RHEOS_KAFKA_BOOTSTRAP=kafka:9092 rheos stream
+    Example: `RHEOS_KAFKA_BOOTSTRAP=kafka:9092 rheos stream`
     """
     return _run("stream")
 
@@ -30,9 +28,7 @@ def indexer() -> int:
 
     Each reads every user's and item's state, so put as many behind a balancer as the queries need.
 
-    Example::
-
-        RHEOS_INDEXER_HOST=0.0.0.0 rheos indexer
+    Example: `RHEOS_INDEXER_HOST=0.0.0.0 rheos indexer`
     """
     # The workers of the API's pool would start a thread for each core in every search.
     return _run("indexer", {"OMP_NUM_THREADS": "1"})
@@ -43,9 +39,7 @@ def trainer() -> int:
 
     One is enough; a second would do the same work.
 
-    Example::
-
-        RHEOS_TRAINER_EVERY_MINUTES=15 rheos trainer
+    Example: `RHEOS_TRAINER_EVERY_MINUTES=15 rheos trainer`
     """
     return _run("trainer")
 

@@ -1,0 +1,44 @@
+"""What query commands share: which API to ask, and how an answer is shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rheos.settings import Settings
+
+
+def api_url(settings: Settings) -> str:
+    """Where the indexer of these settings is reached from this machine."""
+    host = settings.indexer.host
+    if host in ("0.0.0.0", "::", ""):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{settings.indexer.port}" if ":" in host else (
+        f"http://{host}:{settings.indexer.port}"
+    )
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout, indented, and nothing else."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_items(title: str, items: Sequence[Mapping[str, Any]]) -> None:
+    """A table of ranked items; titles and reasons only where the API gave them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with_titles = any(item.get("title") for item in items)
+    table = Table(title=title, title_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("item")
+    if with_titles:
+        table.add_column("title")
+    table.add_column("score", justify="right")
+    table.add_column("source")
+    for place, item in enumerate(items, 1):
+        cells = [str(place), str(item["item_id"])]
+        if with_titles:
+            cells.append(str(item.get("title") or ""))
+        table.add_row(*cells, f"{item['score']:.4f}", str(item.get("source", "")))
+    Console().print(table)
