@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -97,17 +97,21 @@ class Archiver:
     def catch_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Archives up to the ends that the partitions have now. ``progress`` (done, total)."""
         ends = self._consumer.end_offsets(self._partitions)
-        begins = {place: self._consumer.position(place) for place in self._partitions}
-        total = sum(max(0, ends[place] - begins[place]) for place in self._partitions)
-        while True:
-            positions = {place: self._consumer.position(place) for place in self._partitions}
-            left = sum(max(0, ends[place] - positions[place]) for place in self._partitions)
-            progress(total - left, total)
-            if not left:
-                break
+        begin_left = left = self._left(ends)
+        while left:
+            progress(begin_left - left, begin_left)
             self.poll(500)
-        self.flush()
+            # The poll moved a position at least past markers; what is read up to the ends is
+            # committed, and where another process was quicker, the position may have gone back.
+            left = self._left(ends)
+            if not left:
+                self.flush()
+                left = self._left(ends)
+        progress(begin_left, begin_left)
         self.measure()
+
+    def _left(self, ends: Mapping[TopicPartition, int]) -> int:
+        return sum(max(0, end - self._consumer.position(place)) for place, end in ends.items())
 
     def measure(self) -> int:
         """The positions not yet archived, in all; sets the gauges. One round trip."""

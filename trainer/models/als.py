@@ -84,7 +84,9 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         by_item = np.argsort(found.items, kind="stable")
         return (
             _blocks(found.users, found.items, extra, wanted, users),
-            _blocks(*(column[by_item] for column in (found.items, found.users, extra, wanted)), items),
+            _blocks(
+                *(column[by_item] for column in (found.items, found.users, extra, wanted)), items
+            ),
         )
 
     def _sweep(
@@ -133,7 +135,9 @@ def _blocks(
         real = np.arange(width) < lengths[picked][:, None]
         place = np.where(real, place, 0)
         made.append(
-            _Block(picked, others[place].astype(np.int64), extra[place] * real, wanted[place] * real)
+            _Block(
+                picked, others[place].astype(np.int64), extra[place] * real, wanted[place] * real
+            )
         )
         start = end
     return made

@@ -1,0 +1,195 @@
+"""One cycle of the trainer: archive, fit, judge, fit again on everything, publish.
+
+``train_once`` is ``rheos train``. As a program (``python -m trainer.cycle``) it reads settings as
+JSON from stdin and writes the outcome as JSON to stdout: so the worker runs it, since a fit that
+crashes, hangs or fills the memory must not take the archive with it.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rheos.generation import Generation
+from rheos.settings import Settings
+from rheos.snapshot import SnapshotError
+from rheos.snapshot_store import LocalStore, SnapshotStore
+from trainer import gate
+from trainer.archiver import Archiver
+from trainer.data_set import DataSet, load
+from trainer.fitting import FitError, fit, make
+from trainer.models import model_of_settings
+from trainer.models.model import Progress, silent
+from trainer.publish import Decisions, publish
+
+log = logging.getLogger(__name__)
+
+
+class TrainerBusyError(RuntimeError):
+    """Another process runs a cycle on the same data folder."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a cycle ended. ``generation`` is the promoted one's name, or empty.
+
+    ``candidate_ndcg`` and ``against_ndcg`` are the gate's, where it came to that.
+    """
+
+    kind: Literal["promoted", "refused", "failed", "waiting"]
+    reason: str
+    model: str = ""
+    generation: str = ""
+    interactions: int = 0
+    candidate_ndcg: float | None = None
+    against_ndcg: float | None = None
+    seconds: float = 0.0
+
+
+def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
+    """Runs one cycle now. Blocks: seconds to hours.
+
+    1. All events so far go to the archive. 2. The archive becomes a data set. 3. The newest events
+    are set aside. 4. The model is fitted on the rest. 5. The gate compares it with the serving
+    generation on what was set aside. 6. What passes is fitted again on everything. 7. The result is
+    published. Whatever happens before 7 leaves the serving generation alone.
+
+    Raises TrainerBusyError, SettingsError (no such model or parameter), ArchiveError, KafkaError,
+    OSError; a bad fit is an outcome.
+    """
+    began = time.monotonic()
+    model = model_of_settings(settings)
+    with _cycle_lock(Path(settings.data_dir)):
+        with Archiver(settings) as archiver:
+            archiver.catch_up(lambda done, total: progress("archive", done, total))  # 1
+            archive = archiver.archive
+        archive.compact()
+        data = load(archive, settings.event_rules())  # 2
+        progress("data set", 1, 1)
+        try:
+            outcome = _learn(settings, data, progress)
+        except (FitError, SnapshotError) as error:
+            log.error("the fit failed, the serving generation stays: %s", error, exc_info=error)
+            outcome = Outcome(kind="failed", reason=str(error))
+    return msgspec.structs.replace(
+        outcome,
+        model=model.name,
+        interactions=len(data),
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _learn(settings: Settings, data: DataSet, progress: Progress) -> Outcome:
+    trainer = settings.trainer
+    if len(data) < trainer.min_events:
+        text = f"{len(data)} interactions, {trainer.min_events} are needed (trainer.min_events)"
+        return Outcome(kind="waiting", reason=text)
+    store = LocalStore(settings.store_dir)
+    decisions = Decisions(settings, store)
+    serving = _serving(decisions, store)
+    trial = gate.plan(data, serving.manifest if serving else None, settings)  # 3
+    if trial.reason:
+        return Outcome(kind="waiting", reason=trial.reason)
+    model = model_of_settings(settings)
+    number = decisions.next_number()
+    threads = trainer.threads or len(os.sched_getaffinity(0))
+
+    def stage(name: str) -> Progress:
+        return lambda _, done, total: progress(name, done, total)
+
+    earlier = data.where(trial.train)
+    fitted = fit(model, earlier, seed=trainer.seed, threads=threads, progress=stage("fit"))  # 4
+    with _candidates(Path(settings.data_dir)) as candidates:
+        name = candidates.put(*make(number, model, fitted, earlier, {}))
+        candidate = Generation(candidates.get(name))
+    verdict = gate.judge(candidate, serving, data, trial, settings)  # 5
+    progress("gate", 1, 1)
+    if not verdict.passed:
+        return Outcome(
+            kind="refused",
+            reason=verdict.reason,
+            candidate_ndcg=_finite(verdict.candidate),
+            against_ndcg=_finite(verdict.against),
+        )
+    fitted = fit(model, data, seed=trainer.seed, threads=threads, progress=stage("refit"))  # 6
+    metrics = {"gate_ndcg@20": verdict.candidate, "gate_queries": verdict.queries}
+    made = make(number, model, fitted, data, metrics)
+    announcement = publish(settings, store, made, verdict.reason)  # 7
+    progress("publish", 1, 1)
+    return Outcome(
+        kind="promoted",
+        reason=verdict.reason,
+        generation=announcement.generation,
+        candidate_ndcg=_finite(verdict.candidate),
+        against_ndcg=_finite(verdict.against),
+    )
+
+
+def _serving(decisions: Decisions, store: SnapshotStore) -> Generation | None:
+    """The serving generation, or None: there is none yet, or its snapshot is broken or gone."""
+    if not decisions.serving:
+        return None
+    try:
+        return Generation(store.get(decisions.serving))
+    except SnapshotError as error:
+        log.error("the serving generation cannot be read, nothing is compared with it: %s", error)
+        return None
+
+
+def _finite(number: float) -> float | None:
+    return number if abs(number) < float("inf") else None  # NaN compares with nothing
+
+
+@contextmanager
+def _candidates(data_dir: Path) -> Iterator[LocalStore]:
+    """A store for a candidate, on the same disk, gone afterwards."""
+    directory = data_dir / "candidates"
+    shutil.rmtree(directory, ignore_errors=True)  # a killed cycle's
+    try:
+        yield LocalStore(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _cycle_lock(data_dir: Path) -> Iterator[None]:
+    """One cycle at a time on a data folder; the kernel frees the lock of a process that dies."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "trainer.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise TrainerBusyError(
+                f"process {file.read().strip() or 'unknown'} is fitting on {data_dir}; try later"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def main() -> int:
+    """The worker's child: settings from stdin, the outcome to stdout, the log to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's; it ends this process
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    try:
+        outcome = train_once(settings)
+    except TrainerBusyError as busy:
+        outcome = Outcome(kind="waiting", reason=str(busy))
+    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

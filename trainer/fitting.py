@@ -1,0 +1,69 @@
+"""Fitting a model and putting the result into the form of a generation."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from rheos.snapshot import Manifest, software_versions
+from rheos.state import Float32s
+from trainer.data_set import DataSet
+from trainer.models.model import Fitted, Model, Progress
+
+
+class FitError(RuntimeError):
+    """A fit that gave nothing usable: it failed, or its numbers are not finite."""
+
+
+class Made(NamedTuple):
+    """What a snapshot store takes: ``store.put(*made)``."""
+
+    manifest: Manifest
+    item_ids: list[str]
+    tensors: Mapping[str, Float32s]
+
+
+def fit(model: Model, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
+    """Fits and checks a model. Raises FitError, whatever went wrong in the model."""
+    try:
+        fitted = model.fit(data, seed=seed, threads=threads, progress=progress)
+    except Exception as error:
+        raise FitError(f"{model.name}: {type(error).__name__}: {error}") from error
+    if fitted.item_vectors.shape[0] != len(fitted.item_ids):
+        raise FitError(
+            f"{model.name}: {len(fitted.item_ids)} items, {len(fitted.item_vectors)} vectors"
+        )
+    for name, tensor in {"item_vectors": fitted.item_vectors, **fitted.tensors}.items():
+        if not np.isfinite(tensor).all():
+            raise FitError(f"{model.name}: {name} has NaN or infinite numbers")
+    return fitted
+
+
+def make(
+    number: int, model: Model, fitted: Fitted, data: DataSet, metrics: Mapping[str, Any]
+) -> Made:
+    """The generation of a model fitted on ``data``."""
+    popularity = dict(zip(data.item_ids, data.popularity().tolist(), strict=True))
+    manifest = Manifest(
+        number=number,
+        model=model.name,
+        dimensions=int(fitted.item_vectors.shape[1]),
+        items=len(fitted.item_ids),
+        interactions=len(data),
+        created_ms=time.time_ns() // 1_000_000,
+        window=data.window,
+        topic_id=data.topic_id,
+        parameters=msgspec.to_builtins(model),
+        metrics=dict(metrics),
+        encoder=fitted.encoder,
+        ranker=fitted.ranker,
+        software=software_versions(),
+    )
+    tensors = {
+        "item_vectors": fitted.item_vectors,
+        "popularity": np.array([popularity[item] for item in fitted.item_ids], np.float32),
+        **fitted.tensors,
+    }
+    return Made(manifest, fitted.item_ids, tensors)

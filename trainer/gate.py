@@ -1,0 +1,203 @@
+"""The gate: is a candidate fit to serve? Judged on what it and the serving generation never saw.
+
+The judgement goes through the served path: a snapshot written and read back, its encoder on the
+user's history up to each event, retrieval by inner product, then the ranker; what the user has had
+is left out; the event's item is the one to find. The number is NDCG@20.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rheos.generation import Generation
+from rheos.settings import Settings
+from rheos.snapshot import Manifest
+from rheos.state import Float32s, History, Int64s
+from trainer.data_set import DataSet, Mask
+from trainer.evaluation.metrics import of_targets
+
+K = 20
+NEWEST_SHARE = 0.2
+MOST_NEWEST = 20_000
+"""The newest share of the events new to both models, and at most so many, are kept for the gate."""
+MOST_QUERIES = 5_000
+"""Of these so many are drawn: the standard error of NDCG@20 is then about .002."""
+_QUERIES_AT_ONCE = 256
+
+
+class Trial(NamedTuple):
+    """What a candidate may be fitted on, and the interactions (rows of the data set) to judge it by.
+
+    ``reason`` says why there are too few of these, or is empty.
+    """
+
+    train: Mask
+    queries: Int64s
+    reason: str
+
+
+class Verdict(NamedTuple):
+    """NDCG@20 of the candidate and of what it is held against, over ``queries`` events."""
+
+    passed: bool
+    reason: str
+    candidate: float
+    against: float
+    queries: int
+
+
+def plan(data: DataSet, serving: Manifest | None, settings: Settings) -> Trial:
+    """Splits off the newest events for the gate.
+
+    Newest by arrival: an event's own time is the producer's word, and one far in the future must
+    not stop the gate for ever. All that the serving generation was fitted on, and all that the
+    candidate will be, arrived before the cut; and each event judged is later, by its own time, than
+    all that was fitted of its user. So equal times (the lines of an invoice) are never divided
+    between fitting and judging. Judged are interactions of a positive weight with an item that is
+    new to a user who has a history: for others the models change nothing.
+    """
+    fitted = _fitted_by(data, serving)
+    eligible = ~fitted & (data.weights > 0) & _first_of_pair(data)
+    eligible[data.begins()[:-1]] = False
+    least = settings.trainer.gate_min_events
+    arrivals = np.sort(data.append_times_ms[eligible])[::-1]
+    wanted = min(MOST_NEWEST, max(least + least // 2, int(len(arrivals) * NEWEST_SHARE)))
+    if len(arrivals) < least:
+        return Trial(~fitted, np.zeros(0, np.int64), _too_few(len(arrivals), least))
+    cut = arrivals[min(wanted, len(arrivals)) - 1]
+    if fitted.any():
+        cut = max(cut, data.append_times_ms[fitted].max() + 1)
+    train = data.append_times_ms < cut
+    latest = np.full(len(data.user_ids), -1, np.int64)
+    used = train | fitted
+    np.maximum.at(latest, data.users[used], data.times_ms[used])
+    queries = np.flatnonzero(eligible & ~train & (data.times_ms > latest[data.users]))
+    if len(queries) < least or not (data.weights[train] > 0).any():
+        return Trial(train, queries, _too_few(len(queries), least))
+    if len(queries) > MOST_QUERIES:
+        random = np.random.default_rng(settings.trainer.seed)
+        queries = np.sort(random.choice(queries, MOST_QUERIES, replace=False))
+    return Trial(train, queries, "")
+
+
+def judge(
+    candidate: Generation,
+    serving: Generation | None,
+    data: DataSet,
+    trial: Trial,
+    settings: Settings,
+) -> Verdict:
+    """Compares the candidate with the serving generation or, before the first, with popularity.
+
+    It passes with a finite NDCG of at least (1 - ``gate_tolerance``) times the other's.
+    """
+    found = ndcg(candidate, data, trial.queries, settings)
+    if serving is None:
+        name, against = "popularity", _ndcg_of_popularity(data, trial, settings)
+    else:
+        name, against = serving.name, ndcg(serving, data, trial.queries, settings)
+    count = len(trial.queries)
+    text = f"NDCG@{K} {found:.4f} against {against:.4f} of {name} on {count} newer events"
+    if not np.isfinite(found):
+        return Verdict(
+            False, f"the candidate's scores are not finite; {text}", found, against, count
+        )
+    # A serving generation whose own scores are not finite is no measure: any finite one is better.
+    floor = (1 - settings.trainer.gate_tolerance) * against if np.isfinite(against) else 0.0
+    return Verdict(bool(found >= floor), text, found, against, count)
+
+
+def ndcg(generation: Generation, data: DataSet, queries: Int64s, settings: Settings) -> float:
+    """Mean NDCG@20 of a generation over the interactions ``queries``; NaN if a score is not finite.
+
+    An item that the generation does not know, or that retrieval leaves behind, is a miss.
+    """
+    better = np.full(len(queries), K, np.int64)
+    tied = np.zeros(len(queries), np.int64)
+    rows_here = np.array([generation.row_of.get(item, -1) for item in data.item_ids], np.int64)
+    begins = data.begins()
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        part = queries[start : start + _QUERIES_AT_ONCE]
+        spans = [_history_span(data, begins, int(query), settings) for query in part]
+        users = generation.encoder.encode([_history(data, span) for span in spans])
+        scores = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
+        if not (np.isfinite(users).all() and np.isfinite(scores).all()):
+            return float("nan")
+        for place, (query, span) in enumerate(zip(part, spans, strict=True)):
+            target = rows_here[data.items[query]]
+            if target < 0:
+                continue
+            own = scores[place]
+            seen = rows_here[data.items[span]]
+            own[seen[seen >= 0]] = -np.inf
+            ranked = _rerank(generation, users[place], own, int(target), settings)
+            if ranked is None:
+                continue
+            if np.isnan(ranked).any():
+                return float("nan")
+            score = ranked[0]
+            better[start + place] = (ranked > score).sum()
+            tied[start + place] = (ranked == score).sum() - 1
+    return of_targets(better, tied, K).ndcg
+
+
+def _rerank(
+    generation: Generation, user: Float32s, scores: Float32s, target: int, settings: Settings
+) -> Float32s | None:
+    """The final scores, the target's first; None when retrieval does not reach the target."""
+    if generation.ranker is None:
+        others = np.delete(scores, target)
+        return np.concatenate([scores[target : target + 1], others])
+    depth = min(settings.retrieval.vector_depth, len(scores))
+    retrieved = np.argpartition(-scores, depth - 1)[:depth]
+    retrieved = retrieved[np.isfinite(scores[retrieved])]
+    if target not in retrieved:
+        return None
+    rows = np.concatenate([[target], retrieved[retrieved != target]]).astype(np.int64)
+    return generation.ranker.score(user, rows)
+
+
+def _ndcg_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> float:
+    """The same for an order by the number of interactions in the training part."""
+    counted = trial.train & (data.weights > 0)
+    counts = np.bincount(data.items[counted], minlength=len(data.item_ids)).astype(np.float64)
+    begins = data.begins()
+    better, tied = [], []
+    for query in trial.queries:
+        scores = counts.copy()
+        scores[data.items[_history_span(data, begins, int(query), settings)]] = -np.inf
+        own = scores[data.items[query]]
+        better.append(int((scores > own).sum()))
+        tied.append(int((scores == own).sum()) - 1)
+    return of_targets(better, tied, K).ndcg
+
+
+def _fitted_by(data: DataSet, serving: Manifest | None) -> Mask:
+    """Which interactions the serving generation was fitted on; none of another topic's."""
+    fitted = np.zeros(len(data), bool)
+    if serving is not None and serving.topic_id == data.topic_id:
+        for partition, (_, end) in serving.window.items():
+            fitted |= (data.partitions == int(partition)) & (data.offsets < end)
+    return fitted
+
+
+def _first_of_pair(data: DataSet) -> Mask:
+    """Whether an interaction is its user's first with its item, in the data set's order."""
+    keys = data.users.astype(np.int64) * max(1, len(data.item_ids)) + data.items
+    first = np.zeros(len(data), bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _history_span(data: DataSet, begins: Int64s, query: int, settings: Settings) -> slice:
+    begin = int(begins[data.users[query]])
+    return slice(max(begin, query - settings.history.size), query)
+
+
+def _history(data: DataSet, span: slice) -> History:
+    items = [data.item_ids[row] for row in data.items[span]]
+    return History(items, data.weights[span], data.times_ms[span])
+
+
+def _too_few(found: int, least: int) -> str:
+    return f"{found} events newer than all that was fitted, {least} are needed"

@@ -1,0 +1,141 @@
+"""Publishing a generation, rolling back to an earlier one, and clearing away old ones."""
+
+import time
+from collections.abc import Sequence
+
+from rheos.announcements import SERVING, Announcement, announce, read_all
+from rheos.generation import Generation
+from rheos.settings import Settings
+from rheos.snapshot import SnapshotError, is_name, number_of
+from rheos.snapshot_store import SnapshotStore
+from trainer.fitting import Made
+
+
+class PublishError(RuntimeError):
+    """Nothing to publish or to roll back to; the text says why."""
+
+
+class Decisions:
+    """What has been announced for the slot ``serving``, and what the store holds, read once.
+
+    Only promoted generations are ever put into the store, so that its content is what can be
+    rolled back to.
+    """
+
+    def __init__(self, settings: Settings, store: SnapshotStore) -> None:
+        self.announced = [found for found in read_all(settings) if found.slot == SERVING]
+        self.stored = store.names()
+
+    @property
+    def ruling(self) -> Announcement | None:
+        return self.announced[-1] if self.announced else None
+
+    @property
+    def serving(self) -> str:
+        """The serving generation's name, or none."""
+        return self.ruling.generation if self.ruling else ""
+
+    def next_number(self) -> int:
+        """A generation number above all that were ever announced or stored.
+
+        The topic is compacted, but the highest-numbered snapshot is never deleted.
+        """
+        names = [*self.stored, *(found.generation for found in self.announced)]
+        return 1 + max((number_of(name) for name in names if is_name(name)), default=0)
+
+    def predecessor(self, name: str) -> str:
+        """The stored generation to roll back to from ``name``: the one that ruled before it.
+
+        Where that is not known any more, the stored one of the next lower number. Empty: none.
+        """
+        for found in reversed(self.announced):
+            if found.generation == name and found.predecessor in self.stored:
+                return found.predecessor
+        lower = [found for found in self.stored if number_of(found) < number_of(name)]
+        return lower[-1] if lower else ""
+
+
+def publish(settings: Settings, store: SnapshotStore, made: Made, reason: str) -> Announcement:
+    """Stores a generation, reads it back, announces it, and clears away old ones.
+
+    1. put: wholly or not at all; 2. read back and loaded as every process will; 3. announced:
+    from here on it rules; 4. old ones are deleted. A crash between two steps leaves a generation
+    that is stored and does not rule. Raises SnapshotError, KafkaError, OSError.
+    """
+    name = store.put(*made)  # 1
+    try:
+        Generation(store.get(name))  # 2
+    except SnapshotError:
+        store.delete(name)
+        raise
+    decisions = Decisions(settings, store)
+    announcement = _announce(settings, decisions, name, decisions.serving, reason)  # 3
+    prune(settings, store)  # 4
+    return announcement
+
+
+def roll_back(settings: Settings, store: SnapshotStore, name: str = "") -> Announcement:
+    """Announces an older generation: ``name``, or the predecessor of the serving one.
+
+    Its snapshot is read and verified before. Raises PublishError, SnapshotError, KafkaError.
+    """
+    decisions = Decisions(settings, store)
+    serving = decisions.serving
+    if not serving:
+        raise PublishError("no generation is serving yet")
+    target = name or decisions.predecessor(serving)
+    if not target:
+        raise PublishError(f"{serving} is serving, and the store holds nothing older")
+    if target == serving:
+        raise PublishError(f"{serving} is serving already")
+    Generation(store.get(target))
+    before = decisions.predecessor(target)
+    return _announce(settings, decisions, target, before, f"rolled back from {serving}")
+
+
+def prune(settings: Settings, store: SnapshotStore) -> list[str]:
+    """Deletes all but the newest ``trainer.keep``, the serving one and its predecessor."""
+    decisions = Decisions(settings, store)
+    kept = set(decisions.stored[-settings.trainer.keep :])
+    if decisions.serving:
+        kept |= {decisions.serving, decisions.predecessor(decisions.serving)}
+    gone = [name for name in decisions.stored if name not in kept]
+    for name in gone:
+        store.delete(name)
+    return gone
+
+
+def _announce(
+    settings: Settings, decisions: Decisions, name: str, predecessor: str, reason: str
+) -> Announcement:
+    announcement = Announcement(
+        number=1 + (decisions.ruling.number if decisions.ruling else 0),
+        slot=SERVING,
+        generation=name,
+        reason=reason,
+        time_ms=time.time_ns() // 1_000_000,
+        predecessor=predecessor,
+    )
+    announce(settings, announcement)
+    return announcement
+
+
+def rows(decisions: Decisions, store: SnapshotStore) -> Sequence[dict[str, object]]:
+    """What is stored, oldest first, one mapping a generation; a broken one says so."""
+    told = []
+    for name in decisions.stored:
+        row: dict[str, object] = {"generation": name, "serving": name == decisions.serving}
+        try:
+            manifest = store.get(name).manifest
+        except SnapshotError as error:
+            told.append(row | {"problem": str(error)})
+            continue
+        row |= {
+            "model": manifest.model,
+            "items": manifest.items,
+            "interactions": manifest.interactions,
+            "created_ms": manifest.created_ms,
+            "metrics": manifest.metrics,
+        }
+        told.append(row)
+    return told
