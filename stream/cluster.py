@@ -1,0 +1,52 @@
+"""What a partition asks the brokers when it opens."""
+
+from typing import NamedTuple
+
+from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+ANSWER_WITHIN_S = 10.0
+
+
+class TopicIdentity(NamedTuple):
+    """A topic of the same name that was deleted and created again has another id."""
+
+    topic_id: str
+    partitions: int
+
+
+class Range(NamedTuple):
+    """The offsets that a partition's log holds: from ``begin``, below ``end``."""
+
+    begin: int
+    end: int
+
+
+class Cluster:
+    """Thread-safe. All methods block up to ``ANSWER_WITHIN_S`` and raise KafkaException."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+
+    def identity(self, topic: str) -> TopicIdentity:
+        answers = self._admin.describe_topics(
+            TopicCollection([topic]), request_timeout=ANSWER_WITHIN_S
+        )
+        described = answers[topic].result()
+        return TopicIdentity(str(described.topic_id), len(described.partitions))
+
+    def range(self, topic: str, partition: int) -> Range:
+        """The log's range, transactions in progress included."""
+        return Range(
+            self._offset(topic, partition, OffsetSpec.earliest()),
+            self._offset(topic, partition, OffsetSpec.latest()),
+        )
+
+    def _offset(self, topic: str, partition: int, spec: OffsetSpec) -> int:
+        answers = self._admin.list_offsets(
+            {TopicPartition(topic, partition): spec},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=ANSWER_WITHIN_S,
+        )
+        (answer,) = answers.values()
+        return int(answer.result().offset)
