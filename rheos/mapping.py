@@ -1,16 +1,16 @@
 """Foreign shapes: a record or a CSV row with other names and units becomes an Event."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from rheos.events import Event, InvalidEvent
 from rheos.ids import id_from_number
-from rheos.settings import SourceSettings
+from rheos.settings import SettingsError, SourceSettings
 
 _EXACT = 1 << 53
 """Whole numbers below it survive a float64, which JSON libraries put long numbers into."""
@@ -126,6 +126,59 @@ class EventMapping:
         if not abs(number) < _EXACT:
             raise InvalidEvent("out_of_range", f"{path} = {_shown(found)} is no time in {unit}")
         return round(number * factor)
+
+
+FIELDS = ("user", "item", "time", "type", "value", "event_id", "session_id")
+"""What a path can be given for, by the names of ``SourceSettings``."""
+
+_OWN_NAMES = {"user": "user_id", "item": "item_id", "time": "time_ms"}
+
+
+def source_from_words(
+    paths: Sequence[str],
+    *,
+    fixed_type: str = "",
+    types: Sequence[str] = (),
+    time_unit: Literal["s", "ms", "iso"] = "ms",
+    columns: Collection[str] = (),
+) -> SourceSettings:
+    """The shape of a file from command-line words: ``user=CustomerID`` and, in ``types``,
+    ``buy=purchase``.
+
+    What no word names has its name in the event contract, as far as the file has such ``columns``.
+    Raises SettingsError, whose text names the word and what is accepted.
+    """
+    shape: dict[str, Any] = {
+        field: name
+        for field in FIELDS
+        if (name := _OWN_NAMES.get(field, field)) in columns or field in _OWN_NAMES
+    }
+    shape |= _pairs(paths, "--map", FIELDS)
+    if fixed_type:
+        shape["type"] = ""
+    elif not shape.get("type"):
+        raise SettingsError("where is an event's type? --map type=PATH, or --type purchase for all")
+    return SourceSettings(
+        name="file",
+        topic="file",
+        fixed_type=fixed_type,
+        types=_pairs(types, "--types"),
+        time_unit=time_unit,
+        **shape,
+    )
+
+
+def _pairs(words: Sequence[str], option: str, names: Sequence[str] = ()) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not value or (names and name not in names) or name in pairs:
+            accepted = ", ".join(names) or "a name of yours"
+            raise SettingsError(
+                f"{option} {word}: NAME=VALUE is needed, each name once; a name is {accepted}"
+            )
+        pairs[name] = value
+    return pairs
 
 
 @lru_cache(maxsize=4096)

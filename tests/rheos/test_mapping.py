@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rheos.events import REASONS, Event, InvalidEvent
-from rheos.mapping import EventMapping
-from rheos.settings import SourceSettings
+from rheos.mapping import EventMapping, source_from_words
+from rheos.settings import SettingsError, SourceSettings
 
 
 def mapping(**changes: Any) -> EventMapping:
@@ -308,3 +308,46 @@ def test_any_row_is_an_event_or_refused(cells: dict[str, str]) -> None:
 def test_any_bytes_are_refused_unless_they_map(value: bytes) -> None:
     with pytest.raises(InvalidEvent):
         mapping().event_from_json(value)
+
+
+def test_words_of_the_command_line_make_a_shape() -> None:
+    source = source_from_words(
+        ["user=CustomerID", "item=StockCode", "time=InvoiceDate", "type=kind", "value=Quantity"],
+        types=["buy=purchase"],
+        time_unit="iso",
+    )
+    assert (source.user, source.item, source.time) == ("CustomerID", "StockCode", "InvoiceDate")
+    assert (source.type, source.types, source.value) == ("kind", {"buy": "purchase"}, "Quantity")
+    assert (source.time_unit, source.event_id, source.session_id) == ("iso", "", "")
+
+
+def test_without_words_the_contract_s_own_names_are_meant() -> None:
+    source = source_from_words([], columns=["user_id", "item_id", "time_ms", "type", "value"])
+    assert (source.user, source.item, source.time, source.type, source.value) == (
+        "user_id",
+        "item_id",
+        "time_ms",
+        "type",
+        "value",
+    )
+    assert (source.event_id, source.session_id) == ("", "")
+
+
+def test_a_fixed_type_stands_above_a_column_of_types() -> None:
+    source = source_from_words([], fixed_type="view", columns=["type"])
+    assert (source.type, source.fixed_type) == ("", "view")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["user"], "--map user: NAME=VALUE"),
+        (["user="], "--map user=:"),
+        (["who=a"], "--map who=a: .* a name is user, item, time"),
+        (["user=a", "user=b"], "--map user=b: .* each name once"),
+        ([], "where is an event's type"),
+    ],
+)
+def test_wrong_words_are_named_with_what_is_accepted(words: list[str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        source_from_words(words)
