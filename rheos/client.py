@@ -91,9 +91,11 @@ class Client:
             body = None
         if response.is_success and isinstance(body, dict):
             return body
-        error = body.get("error") if isinstance(body, dict) else None
-        if isinstance(error, dict):
-            raise ApiError(response.status_code, str(error["code"]), str(error["message"]))
+        refusal = body.get("error") if isinstance(body, dict) else None
+        if isinstance(refusal, dict):
+            raise ApiError(
+                response.status_code, str(refusal.get("code")), str(refusal.get("message"))
+            )
         raise ApiError(
             response.status_code,
             "not_the_api",

@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rheos.cli.port import Port
+from rheos.cli.probe import reached_at
 from rheos.settings import Settings
 
 
 def api_url(settings: Settings) -> str:
     """Where the indexer of these settings is reached from this machine."""
-    host = settings.indexer.host
-    if host in ("0.0.0.0", "::", ""):
-        host = "127.0.0.1"
-    return f"http://[{host}]:{settings.indexer.port}" if ":" in host else (
-        f"http://{host}:{settings.indexer.port}"
-    )
+    indexer = settings.indexer
+    return reached_at(Port("indexer", indexer.host, indexer.port, "indexer.port"))
 
 
 def print_json(value: object) -> None:

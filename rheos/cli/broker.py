@@ -28,14 +28,16 @@ def unreachable(bootstrap: str) -> str | None:
 
     kafka-python asks for half a minute before it says so.
     """
-    reasons = []
+    reasons = {}
     for host, port in addresses(bootstrap):
         try:
             with socket.create_connection((host, port), CONNECT_TIMEOUT_S):
                 return None
         except OSError as error:
-            reasons.append(f"{host}:{port}: {error.strerror or error}")
-    return "; ".join(reasons)
+            reasons[f"{host}:{port}"] = str(error.strerror or error)
+    if len(reasons) == 1:
+        return next(iter(reasons.values()))
+    return "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
 
 
 def require(settings: Settings) -> None:

@@ -111,9 +111,7 @@ def rows_of(settings: "Settings") -> list[TopicRow]:
             begin, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
             cleanup = topic.config["cleanup.policy"]
             rows.append(
-                TopicRow(
-                    topic.name, len(places), cleanup, sum(begin.values()), sum(end.values())
-                )
+                TopicRow(topic.name, len(places), cleanup, sum(begin.values()), sum(end.values()))
             )
         return rows
     finally:
