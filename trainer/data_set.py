@@ -71,7 +71,7 @@ class DataSet:
         if not len(self):
             return self, self
         ordered = np.sort(self.times_ms)
-        cut = ordered[min(len(self) - 1, int(round(len(self) * (1 - share))))]
+        cut = ordered[min(len(self) - 1, round(len(self) * (1 - share)))]
         return self.where(self.times_ms < cut), self.where(self.times_ms >= cut)
 
     def popularity(self) -> Float32s:
@@ -185,7 +185,7 @@ def _sorted(
     user_names, users = _numbered(user_ids)
     item_names, items = _numbered(item_ids)
     first = _first_arrivals(users, event_hashes, offsets)
-    order = first[np.lexsort([event_hashes[first], times_ms[first], users[first]])]
+    order = first[np.lexsort((event_hashes[first], times_ms[first], users[first]))]
     return DataSet(
         user_names,
         item_names,
@@ -204,7 +204,7 @@ def _first_arrivals(users: Int32s, event_hashes: UInt64s, offsets: Int64s) -> In
 
     A user has one partition, so that offsets order all of her events.
     """
-    order = np.lexsort([offsets, event_hashes, users])
+    order = np.lexsort((offsets, event_hashes, users))
     repeats = np.zeros(len(order), bool)
     repeats[1:] = (np.diff(users[order]) == 0) & (
         event_hashes[order][1:] == event_hashes[order][:-1]

@@ -12,9 +12,10 @@ import numpy as np
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import Manifest
-from rheos.state import Float32s, History, Int64s
+from rheos.state import History, Int64s
 from trainer.data_set import DataSet, Mask
-from trainer.evaluation.metrics import of_targets
+from trainer.evaluation import served
+from trainer.evaluation.metrics import compare, of_targets
 
 K = 20
 NEWEST_SHARE = 0.2
@@ -22,11 +23,10 @@ MOST_NEWEST = 20_000
 """The newest share of the events new to both models, and at most so many, are kept for the gate."""
 MOST_QUERIES = 5_000
 """Of these so many are drawn: the standard error of NDCG@20 is then about .002."""
-_QUERIES_AT_ONCE = 256
 
 
 class Trial(NamedTuple):
-    """What a candidate may be fitted on, and the interactions (rows of the data set) to judge it by.
+    """What a candidate may be fitted on, and by which interactions (rows) it is judged.
 
     ``reason`` says why there are too few of these, or is empty.
     """
@@ -112,49 +112,16 @@ def ndcg(generation: Generation, data: DataSet, queries: Int64s, settings: Setti
 
     An item that the generation does not know, or that retrieval leaves behind, is a miss.
     """
-    better = np.full(len(queries), K, np.int64)
-    tied = np.zeros(len(queries), np.int64)
-    rows_here = np.array([generation.row_of.get(item, -1) for item in data.item_ids], np.int64)
     begins = data.begins()
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        part = queries[start : start + _QUERIES_AT_ONCE]
-        spans = [_history_span(data, begins, int(query), settings) for query in part]
-        users = generation.encoder.encode([_history(data, span) for span in spans])
-        scores = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
-        if not (np.isfinite(users).all() and np.isfinite(scores).all()):
-            return float("nan")
-        for place, (query, span) in enumerate(zip(part, spans, strict=True)):
-            target = rows_here[data.items[query]]
-            if target < 0:
-                continue
-            own = scores[place]
-            seen = rows_here[data.items[span]]
-            own[seen[seen >= 0]] = -np.inf
-            ranked = _rerank(generation, users[place], own, int(target), settings)
-            if ranked is None:
-                continue
-            if np.isnan(ranked).any():
-                return float("nan")
-            score = ranked[0]
-            better[start + place] = (ranked > score).sum()
-            tied[start + place] = (ranked == score).sum() - 1
-    return of_targets(better, tied, K).ndcg
-
-
-def _rerank(
-    generation: Generation, user: Float32s, scores: Float32s, target: int, settings: Settings
-) -> Float32s | None:
-    """The final scores, the target's first; None when retrieval does not reach the target."""
-    if generation.ranker is None:
-        others = np.delete(scores, target)
-        return np.concatenate([scores[target : target + 1], others])
-    depth = min(settings.retrieval.vector_depth, len(scores))
-    retrieved = np.argpartition(-scores, depth - 1)[:depth]
-    retrieved = retrieved[np.isfinite(scores[retrieved])]
-    if target not in retrieved:
-        return None
-    rows = np.concatenate([[target], retrieved[retrieved != target]]).astype(np.int64)
-    return generation.ranker.score(user, rows)
+    cases = [
+        served.Case(
+            _history(data, _history_span(data, begins, int(query), settings)),
+            data.item_ids[data.items[query]],
+        )
+        for query in queries
+    ]
+    depth = settings.retrieval.vector_depth
+    return served.accuracy(generation, cases, K, depth=depth).ndcg
 
 
 def _ndcg_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> float:
@@ -166,9 +133,9 @@ def _ndcg_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> floa
     for query in trial.queries:
         scores = counts.copy()
         scores[data.items[_history_span(data, begins, int(query), settings)]] = -np.inf
-        own = scores[data.items[query]]
-        better.append(int((scores > own).sum()))
-        tied.append(int((scores == own).sum()) - 1)
+        above, beside = compare(scores, int(data.items[query]))
+        better.append(above)
+        tied.append(beside)
     return of_targets(better, tied, K).ndcg
 
 

@@ -6,16 +6,17 @@ Takács, Pilászy & Tikk, "Applications of the Conjugate Gradient Method for Imp
 Collaborative Filtering" (RecSys 2011).
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
+from threadpoolctl import threadpool_limits
 
 from rheos.encoder import EncoderContext
 from rheos.fold_in import FoldIn
-from rheos.state import Float32s, Int64s
+from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet, Pairs, pairs
 from trainer.models.model import Fitted, Progress
 
@@ -59,12 +60,17 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         scale = 1.0 / self.factors
         X = random.normal(0, scale, (len(data.user_ids), self.factors)).astype(np.float32)
         Y = random.normal(0, scale, (len(data.item_ids), self.factors)).astype(np.float32)
-        by_user, by_item = self._rows(found, len(X), len(Y))
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            run = pool.map
+        extra, wanted = self._confidences(found)
+        order = np.argsort(found.items, kind="stable")
+        by_user = _blocks(found.users, found.items, extra, wanted, len(X))
+        by_item = _blocks(
+            found.items[order], found.users[order], extra[order], wanted[order], len(Y)
+        )
+        # The threads are ours, over blocks: BLAS' own would only get in their way.
+        with threadpool_limits(1), ThreadPoolExecutor(max(1, threads)) as pool:
             for iteration in range(self.iterations):
-                self._sweep(X, Y, by_user, run)
-                self._sweep(Y, X, by_item, run)
+                self._sweep(X, Y, by_user, pool)
+                self._sweep(Y, X, by_item, pool)
                 progress("fit", iteration + 1, self.iterations)
         encoder = FoldIn(
             EncoderContext({}, Y),
@@ -76,21 +82,15 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         )
         return Fitted(data.item_ids, Y, encoder.parameters, None, {}, X)
 
-    def _rows(self, found: Pairs, users: int, items: int) -> tuple["list[_Block]", "list[_Block]"]:
+    def _confidences(self, found: Pairs) -> tuple[Float32s, Float32s]:
+        """c - 1 and c p of each pair."""
         strength = np.abs(found.mean_weights) * (1.0 + np.log1p(found.counts))
         # A confidence below the 1 of the pairs that are not in the data would make c - 1 negative.
-        extra = np.maximum(self.alpha * strength - 1.0, 0.0).astype(np.float32)  # c - 1
-        wanted = np.where(found.mean_weights > 0, extra + 1.0, 0.0).astype(np.float32)  # c p
-        by_item = np.argsort(found.items, kind="stable")
-        return (
-            _blocks(found.users, found.items, extra, wanted, users),
-            _blocks(
-                *(column[by_item] for column in (found.items, found.users, extra, wanted)), items
-            ),
-        )
+        extra = np.maximum(self.alpha * strength - 1.0, 0.0).astype(np.float32)
+        return extra, np.where(found.mean_weights > 0, extra + 1.0, 0.0).astype(np.float32)
 
     def _sweep(
-        self, X: Float32s, Y: Float32s, blocks: "Sequence[_Block]", run: Callable[..., object]
+        self, X: Float32s, Y: Float32s, blocks: "list[_Block]", pool: ThreadPoolExecutor
     ) -> None:
         """Moves each row of X towards the minimum with Y fixed; rows are independent."""
         gram = Y.T @ Y + self.regularisation * np.eye(Y.shape[1], dtype=np.float32)
@@ -98,8 +98,7 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         def solve(block: _Block) -> None:
             X[block.rows] = _conjugate_gradient(X[block.rows], Y, gram, block, self.cg_steps)
 
-        for _ in run(solve, blocks):  # type: ignore[attr-defined]
-            pass
+        deque(pool.map(solve, blocks), maxlen=0)
 
 
 class _Block(NamedTuple):
@@ -116,7 +115,7 @@ class _Block(NamedTuple):
 
 
 def _blocks(
-    rows: Int64s, others: Int64s, extra: Float32s, wanted: Float32s, count: int
+    rows: Int32s, others: Int32s, extra: Float32s, wanted: Float32s, count: int
 ) -> list[_Block]:
     """Blocks of all rows; the pairs are sorted by row. A row without pairs gets an empty one."""
     begins = np.searchsorted(rows, np.arange(count + 1))
