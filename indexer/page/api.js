@@ -18,7 +18,7 @@ export class ApiError extends Error {
   }
 }
 
-export function customers(limit, signal) {
+export async function customers(limit, signal) {
   return call("GET", `v1/users?limit=${limit}`, { signal });
 }
 
@@ -32,11 +32,11 @@ export async function customer(id, signal) {
   }
 }
 
-export function recommendations(id, k, signal) {
+export async function recommendations(id, k, signal) {
   return call("GET", `v1/users/${segment(id)}/recommendations?k=${k}&explain=true`, { signal });
 }
 
-export function items(query, limit, signal) {
+export async function items(query, limit, signal) {
   return call("GET", `v1/items?query=${encodeURIComponent(query)}&limit=${limit}`, { signal });
 }
 
@@ -46,7 +46,7 @@ export async function postEvent(event, signal) {
   return events[0];
 }
 
-export function status(signal) {
+export async function status(signal) {
   return call("GET", "v1/status", { signal });
 }
 

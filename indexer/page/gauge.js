@@ -8,7 +8,7 @@ const SCALE_LEAST_MS = 100;
 const WAIT_SHOWN_AFTER_MS = 250;
 
 export class Gauge {
-  /** `parts`: the elements root, reading, caption, graph (an <ol>) and sums (a <dl>). */
+  /** `parts`: the elements root, reading, caption, graph (an <ol>), sums (a <dl>) and key. */
   constructor(parts) {
     this.parts = parts;
     this.measured = []; // {acceptedMs, totalMs}, oldest first
@@ -62,6 +62,8 @@ export class Gauge {
     // A single slow click must not flatten all others: the scale ends at 4 medians.
     const median = sorted[Math.floor((sorted.length - 1) / 2)];
     const top = Math.max(SCALE_LEAST_MS, Math.min(sorted.at(-1), median * 4));
+    this.parts.key.hidden = false;
+    this.parts.graph.dataset.top = `${millisecondsText(top)} ms`;
     this.parts.graph.replaceChildren(...this.measured.map((one) => column(one, top)));
     this.parts.sums.replaceChildren(
       sum("median", median),

@@ -33,6 +33,7 @@ class Page {
       caption: byId("gauge-caption"),
       graph: byId("gauge-graph"),
       sums: byId("gauge-sums"),
+      key: byId("gauge-key"),
     });
     this.customers = new Customers(
       {

@@ -72,7 +72,9 @@ class FakeApi:
         for user, taken in {"17850": (2, 9, 4), "13047": (7, 5), "12583": (18, 19, 20)}.items():
             for hour, row in enumerate(taken):
                 kind = "purchase" if hour % 2 else "click"
-                self._fold(user, list(self.titles)[row], kind, START_MS + hour * 3_600_000, 100 + hour)
+                self._fold(
+                    user, list(self.titles)[row], kind, START_MS + hour * 3_600_000, 100 + hour
+                )
 
     def app(self) -> Starlette:
         return Starlette(
@@ -183,7 +185,7 @@ class FakeApi:
         return {"partition": 2, "offset": history[-1]["offset"]} if history else None
 
     def _price(self, item: str) -> float:
-        return 1.25 + int(item) % 24 * 0.85
+        return 1.25 + list(self.titles).index(item) * 0.85
 
     def _ranked(self, user: str) -> list[dict[str, Any]]:
         """Items near the last ones in the catalogue's order come first; the rest is trend."""
