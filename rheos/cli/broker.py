@@ -50,6 +50,29 @@ def require(settings: Settings) -> None:
         )
 
 
+def delete_topics(settings: Settings) -> None:
+    """Deletes the topics of the prefix that are there, and waits until they are gone.
+
+    Raises KafkaError.
+    """
+    from kafka import KafkaAdminClient
+
+    from rheos.topics import Topics
+
+    names = {
+        topic.name for topic in Topics(settings).all(dict.fromkeys(Topics(settings).intake, 1))
+    }
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap.split(","))
+    try:
+        doomed = sorted(names & set(admin.list_topics()))
+        if doomed:
+            admin.delete_topics(doomed)
+        while names & set(admin.list_topics()):
+            time.sleep(ASK_AGAIN_S)
+    finally:
+        admin.close()
+
+
 def wait_for_topics(settings: Settings, timeout_s: float) -> None:
     """Block until Kafka serves and our topics are there, created if need be.
 

@@ -9,8 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rheos.cli import broker
-from rheos.cli.port import Port
+from rheos.cli import broker, worker
 from rheos.cli.probe import is_healthy
 from rheos.settings import Settings
 
@@ -162,7 +161,7 @@ def disk(data_dir: Path) -> Finding:
 
 def ports(settings: Settings) -> Iterator[Finding]:
     """Free, or held by a worker of ours."""
-    for port in worker_ports(settings):
+    for port in worker.ports(settings):
         problem = port.problem()
         if problem is None:
             yield Finding("ports", "ok", f"{port.number} is free for the {port.owner}")
@@ -208,15 +207,6 @@ def kafka(settings: Settings) -> Iterator[Finding]:
             yield Finding("topics", "fail", text, fix or "create it, or change [[sources]]")
     if not problems:
         yield Finding("topics", "ok", f"all under {settings.kafka.prefix} are as they must be")
-
-
-def worker_ports(settings: Settings) -> list[Port]:
-    """Where the workers of these settings listen."""
-    return [
-        Port("indexer", settings.indexer.host, settings.indexer.port, "indexer.port"),
-        Port("stream", settings.stream.host, settings.stream.port, "stream.port"),
-        Port("trainer", settings.trainer.host, settings.trainer.port, "trainer.port"),
-    ]
 
 
 def installed(distribution: str) -> str | None:

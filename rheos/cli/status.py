@@ -24,14 +24,14 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """
     from rheos.cli import broker
     from rheos.cli.answer import api_url, print_json
-    from rheos.cli.checks import worker_ports
     from rheos.cli.probe import probe
+    from rheos.cli.worker import ports
     from rheos.client import ApiError, Client
     from rheos.settings import load
 
     settings = load()
     problem = broker.unreachable(settings.kafka.bootstrap)
-    workers = [probe(port) for port in worker_ports(settings)]
+    workers = [probe(port) for port in ports(settings)]
     api: dict[str, Any] = {}
     if workers[0].state != "away":
         with Client(api_url(settings)) as client:

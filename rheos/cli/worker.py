@@ -5,11 +5,24 @@ worker, needs its libraries.
 """
 
 import importlib
+import logging
 import os
+from typing import TYPE_CHECKING
 
 from rheos.cli.port import Port, require_free
 
+if TYPE_CHECKING:
+    from rheos.settings import Settings
+
 BROKER_TIMEOUT_S = 120
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Unless set otherwise; read once by NumPy and FAISS when they are imported. Each search and each
+small product would start a thread for every core (half of the requests per second). Fits take
+their threads from trainer.threads."""
+
+QUIET = ("kafka", "aiokafka", "faust", "mode", "httpx")
+"""Libraries whose information is no news to a person who runs a worker."""
 
 
 def stream() -> int:
@@ -30,8 +43,7 @@ def indexer() -> int:
 
     Example: `RHEOS_INDEXER_HOST=0.0.0.0 rheos indexer`
     """
-    # The workers of the API's pool would start a thread for each core in every search.
-    return _run("indexer", {"OMP_NUM_THREADS": "1"})
+    return _run("indexer")
 
 
 def trainer() -> int:
@@ -44,17 +56,30 @@ def trainer() -> int:
     return _run("trainer")
 
 
-def _run(name: str, environment: dict[str, str] | None = None) -> int:
+def ports(settings: "Settings") -> list[Port]:
+    """Where the workers of these settings listen."""
+    indexer, stream, trainer = settings.indexer, settings.stream, settings.trainer
+    return [
+        Port("indexer", indexer.host, indexer.port, "indexer.port"),
+        Port("stream", stream.host, stream.port, "stream.port"),
+        Port("trainer", trainer.host, trainer.port, "trainer.port"),
+    ]
+
+
+def _run(name: str) -> int:
     from rheos import settings as settings_file
     from rheos.cli.broker import addresses, wait_for_topics
 
-    # Before NumPy or FAISS is imported: they read it once.
-    for variable, value in (environment or {}).items():
-        os.environ.setdefault(variable, value)
+    os.environ.update({**ENVIRONMENT, **os.environ})
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for library in QUIET:
+        logging.getLogger(library).setLevel(logging.WARNING)
     settings = settings_file.load()
     addresses(settings.kafka.bootstrap)
-    section = getattr(settings, name)
-    require_free(Port(name, section.host, section.port, f"{name}.port"))
+    (port,) = (port for port in ports(settings) if port.owner == name)
+    require_free(port)
     # Seconds, in which the broker may be starting too.
     worker = importlib.import_module(f"{name}.worker")
     wait_for_topics(settings, BROKER_TIMEOUT_S)
