@@ -7,6 +7,7 @@ person can act on is raised, and `main` tells it in one line on stderr.
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ COMMANDS = {
     "stream": "rheos.cli.worker:stream",
     "indexer": "rheos.cli.worker:indexer",
     "trainer": "rheos.cli.worker:trainer",
+    "train": "rheos.cli.train:command",
+    "generations": "rheos.cli.generations:app",
     "recommend": "rheos.cli.recommend:command",
     "similar": "rheos.cli.similar:command",
     "status": "rheos.cli.status:command",
@@ -27,12 +30,13 @@ COMMANDS = {
     "doctor": "rheos.cli.doctor:command",
     "play-demo": "rheos.cli.play_demo:command",
 }
-"""Each command and where it stands; its file imports nothing heavy outside of its functions, since
-``rheos --help`` imports them all."""
+"""Each command and where it stands. Its file imports nothing heavy outside of its functions: the
+list of ``rheos --help`` imports them all."""
 
 
-def build() -> App:
-    """The application with every command."""
+def build(only: str | None = None) -> App:
+    """The application. Every command is known; the file of ``only`` alone is imported, and only
+    when it is called (None: all of them, for their lines in the list)."""
     app = App(
         name="rheos",
         help_format="markdown",
@@ -41,7 +45,11 @@ def build() -> App:
         help_epilogue="`rheos up --demo` is the way to begin. Details: docs/commands.md.",
     )
     for name, where in COMMANDS.items():
-        app.command(where, name=name)
+        if only is None:
+            module, _, attribute = where.partition(":")
+            app.command(getattr(import_module(module), attribute), name=name)
+        else:
+            app.command(where, name=name)
 
     @app.meta.default
     def launch(
@@ -77,11 +85,10 @@ EVERYWHERE = Group("For every command")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Arguments default to the process's own."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        result = build().meta(
-            sys.argv[1:] if arguments is None else list(arguments),
-            result_action="return_value",
-        )
+        app = build(next((word for word in words if word in COMMANDS), None))
+        result = app.meta(words, result_action="return_value")
     except CommandError as error:
         print(f"rheos: {error}", file=sys.stderr)
         return error.status

@@ -8,9 +8,12 @@ WRONG_USAGE = 2
 _EXPECTED = {
     ("rheos.settings", "SettingsError"): WRONG_USAGE,
     ("rheos.client", "ApiError"): FAILED,
+    ("rheos.row_file", "RowFileError"): FAILED,
     ("rheos.snapshot", "SnapshotError"): FAILED,
     ("rheos.local_kafka.error", "LocalKafkaError"): FAILED,
     ("rheos.supervisor.folder_lock", "FolderBusyError"): FAILED,
+    ("stream.source_writer", "SourceError"): FAILED,
+    ("trainer.archive", "ArchiveError"): FAILED,
 }
 """Exceptions whose text is written for a person, and the exit status of each."""
 

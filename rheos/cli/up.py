@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 from cyclopts import Parameter
 
+from rheos.cli.play_demo import DEFAULT_SPEED
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -11,15 +13,15 @@ if TYPE_CHECKING:
     from rheos.settings import Settings
     from rheos.supervisor import Child
 
-DEFAULT_SPEED = 60.0
-"""A minute of the recorded shop is a second: its data have a minute's resolution, and in the
-opening hours of its second half about ten rows a minute."""
-
 LOCAL_HOST = "127.0.0.1"
 LOCAL_HOSTS = (LOCAL_HOST, "localhost")
 
 # Seconds to stop in, by stop order; nine in all (rheos.supervisor).
 DEMO_GRACE_S, WORKER_GRACE_S, KAFKA_GRACE_S = 1.0, 4.5, 3.5
+
+FIRST_REFIT_EVENTS = 300_000
+"""The demo's player asks for the first fit itself, on the 271,000 rows of the backfill; the trainer
+would begin with the first thousand and compete with it for the processor."""
 
 READY_TIMEOUT_S = 900.0
 """An indexer is ready once it has read all states, which takes minutes for millions."""
@@ -145,11 +147,12 @@ def _children(
         children.append(
             Child("kafka", kafka.argv(), ready=kafka.is_ready, stop_order=2, grace_s=KAFKA_GRACE_S)
         )
+    of_demo = {"RHEOS_TRAINER_MIN_EVENTS": str(FIRST_REFIT_EVENTS)} if speed is not None else {}
     children += [
         Child(
             port.owner,
             [*rheos, port.owner],
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **of_demo} if port.owner == "trainer" else ENVIRONMENT,
             ready=f"{reached_at(port)}/readyz" if port.number else None,
             ready_timeout_s=READY_TIMEOUT_S,
             stop_order=1,
