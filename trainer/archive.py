@@ -115,6 +115,11 @@ class Archive:
         segments = self.segments(partition)
         return segments[-1].end if segments else None
 
+    def begin(self, partition: int, default: int) -> int:
+        """The first archived offset; ``default`` where nothing is archived yet."""
+        segments = self.segments(partition)
+        return segments[0].start if segments else default
+
     def commit(self, partition: int, start: int, end: int, columns: Mapping[str, Any]) -> None:
         """Adds the records of offsets [start, end). Durable on return, and all or nothing.
 

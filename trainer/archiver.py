@@ -39,12 +39,13 @@ class Archiver:
         self._settings = settings
         self._topic = Topics(settings).events
         bootstrap = settings.kafka.bootstrap.split(",")
-        self._admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        self._admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=5_000)
         try:
             topic_id, partitions = self._describe()
             self.archive = Archive(settings.archive_dir, topic_id)
             self._consumer = KafkaConsumer(
                 bootstrap_servers=bootstrap,
+                bootstrap_timeout_ms=5_000,
                 group_id=None,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
@@ -58,6 +59,7 @@ class Archiver:
         self._buffers = {
             place: _Buffer(settings, place.partition, len(partitions)) for place in self._partitions
         }
+        self._begins: dict[TopicPartition, int] = {}
         try:
             self._consumer.assign(self._partitions)
             for place in self._partitions:
@@ -113,6 +115,10 @@ class Archiver:
     def _left(self, ends: Mapping[TopicPartition, int]) -> int:
         return sum(max(0, end - self._consumer.position(place)) for place, end in ends.items())
 
+    def records(self) -> int:
+        """How many positions are archived or buffered, in all."""
+        return sum(self._buffers[place].end - begin for place, begin in self._begins.items())
+
     def measure(self) -> int:
         """The positions not yet archived, in all; sets the gauges. One round trip."""
         lag = 0
@@ -166,6 +172,7 @@ class Archiver:
             )
             self.archive.commit(place.partition, position, begin, _no_rows())
             position = begin
+        self._begins[place] = self.archive.begin(place.partition, position)
         self._consumer.seek(place, position)
         self._buffers[place].clear(position)
         metrics.ARCHIVE_OFFSET.labels(str(place.partition)).set(position)

@@ -1,8 +1,8 @@
 """One cycle of the trainer: archive, fit, judge, fit again on everything, publish.
 
-``train_once`` is ``rheos train``. As a program (``python -m trainer.cycle``) it reads settings as
-JSON from stdin and writes the outcome as JSON to stdout: so the worker runs it, since a fit that
-crashes, hangs or fills the memory must not take the archive with it.
+``train_once`` is ``rheos train``. As a program (``python -m trainer.cycle``) it reads an Order as
+JSON from stdin and writes the outcome as JSON to stdout: so the worker runs it, which archives
+itself, and a fit that crashes, hangs or fills the memory does not take the archiving with it.
 """
 
 import fcntl
@@ -24,12 +24,15 @@ from rheos.settings import Settings
 from rheos.snapshot import SnapshotError
 from rheos.snapshot_store import LocalStore, SnapshotStore
 from trainer import gate
+from trainer.archive import Archive, ArchiveError
 from trainer.archiver import Archiver
 from trainer.data_set import DataSet, load
 from trainer.fitting import FitError, fit, make
 from trainer.models import model_of_settings
-from trainer.models.model import Progress, silent
+from trainer.models.model import Model, Progress, silent
 from trainer.publish import Decisions, publish
+
+__all__ = ["ArchiveError", "Outcome", "TrainerBusyError", "train_once"]
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +57,31 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
-    """Runs one cycle now. Blocks: seconds to hours.
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker's child is asked: a cycle on what is archived of the topic with this id."""
 
-    1. All events so far go to the archive. 2. The archive becomes a data set. 3. The newest events
-    are set aside. 4. The model is fitted on the rest. 5. The gate compares it with the serving
-    generation on what was set aside. 6. What passes is fitted again on everything. 7. The result is
-    published. Whatever happens before 7 leaves the serving generation alone.
+    settings: Settings
+    topic_id: str
+
+
+def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
+    """Archives all events so far and runs one cycle on them. Blocks: seconds to hours.
+
+    Raises what ``run_cycle`` raises, and KafkaError.
+    """
+    model_of_settings(settings)  # a wrong name or parameter shows before the long work
+    with Archiver(settings) as archiver:
+        archiver.catch_up(lambda done, total: progress("archive", done, total))
+    return run_cycle(settings, archiver.archive, progress)
+
+
+def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent) -> Outcome:
+    """Runs one cycle on what is archived.
+
+    1. The archive becomes a data set. 2. The newest events are set aside. 3. The model is fitted
+    on the rest. 4. The gate compares it with the serving generation on what was set aside. 5. What
+    passes is fitted again on everything. 6. The result is published. Whatever happens before 6
+    leaves the serving generation alone.
 
     Raises TrainerBusyError, SettingsError (no such model or parameter), ArchiveError, KafkaError,
     OSError; a bad fit is an outcome.
@@ -68,14 +89,11 @@ def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
     began = time.monotonic()
     model = model_of_settings(settings)
     with _cycle_lock(Path(settings.data_dir)):
-        with Archiver(settings) as archiver:
-            archiver.catch_up(lambda done, total: progress("archive", done, total))  # 1
-            archive = archiver.archive
         archive.compact()
-        data = load(archive, settings.event_rules())  # 2
+        data = load(archive, settings.event_rules())  # 1
         progress("data set", 1, 1)
         try:
-            outcome = _learn(settings, data, progress)
+            outcome = _learn(settings, model, data, progress)
         except (FitError, SnapshotError) as error:
             log.error("the fit failed, the serving generation stays: %s", error, exc_info=error)
             outcome = Outcome(kind="failed", reason=str(error))
@@ -87,7 +105,7 @@ def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
     )
 
 
-def _learn(settings: Settings, data: DataSet, progress: Progress) -> Outcome:
+def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) -> Outcome:
     trainer = settings.trainer
     if len(data) < trainer.min_events:
         text = f"{len(data)} interactions, {trainer.min_events} are needed (trainer.min_events)"
@@ -95,10 +113,9 @@ def _learn(settings: Settings, data: DataSet, progress: Progress) -> Outcome:
     store = LocalStore(settings.store_dir)
     decisions = Decisions(settings, store)
     serving = _serving(decisions, store)
-    trial = gate.plan(data, serving.manifest if serving else None, settings)  # 3
+    trial = gate.plan(data, serving.manifest if serving else None, settings)  # 2
     if trial.reason:
         return Outcome(kind="waiting", reason=trial.reason)
-    model = model_of_settings(settings)
     number = decisions.next_number()
     threads = trainer.threads or len(os.sched_getaffinity(0))
 
@@ -106,11 +123,11 @@ def _learn(settings: Settings, data: DataSet, progress: Progress) -> Outcome:
         return lambda _, done, total: progress(name, done, total)
 
     earlier = data.where(trial.train)
-    fitted = fit(model, earlier, seed=trainer.seed, threads=threads, progress=stage("fit"))  # 4
+    fitted = fit(model, earlier, seed=trainer.seed, threads=threads, progress=stage("fit"))  # 3
     with _candidates(Path(settings.data_dir)) as candidates:
         name = candidates.put(*make(number, model, fitted, earlier, {}))
         candidate = Generation(candidates.get(name))
-    verdict = gate.judge(candidate, serving, data, trial, settings)  # 5
+    verdict = gate.judge(candidate, serving, data, trial, settings)  # 4
     progress("gate", 1, 1)
     if not verdict.passed:
         return Outcome(
@@ -119,10 +136,10 @@ def _learn(settings: Settings, data: DataSet, progress: Progress) -> Outcome:
             candidate_ndcg=_finite(verdict.candidate),
             against_ndcg=_finite(verdict.against),
         )
-    fitted = fit(model, data, seed=trainer.seed, threads=threads, progress=stage("refit"))  # 6
+    fitted = fit(model, data, seed=trainer.seed, threads=threads, progress=stage("refit"))  # 5
     metrics = {"gate_ndcg@20": verdict.candidate, "gate_queries": verdict.queries}
     made = make(number, model, fitted, data, metrics)
-    announcement = publish(settings, store, made, verdict.reason)  # 7
+    announcement = publish(settings, store, made, verdict.reason)  # 6
     progress("publish", 1, 1)
     return Outcome(
         kind="promoted",
@@ -178,13 +195,14 @@ def _cycle_lock(data_dir: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    """The worker's child: settings from stdin, the outcome to stdout, the log to stderr."""
+    """The worker's child: an Order from stdin, the Outcome to stdout, the log to stderr."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's; it ends this process
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("kafka").setLevel(logging.WARNING)
-    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    settings = order.settings
     try:
-        outcome = train_once(settings)
+        outcome = run_cycle(settings, Archive(settings.archive_dir, order.topic_id))
     except TrainerBusyError as busy:
         outcome = Outcome(kind="waiting", reason=str(busy))
     sys.stdout.buffer.write(msgspec.json.encode(outcome))

@@ -1,0 +1,198 @@
+"""The trainer worker: archives events all the time, and runs a cycle when it is due."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import IO, Self
+
+import msgspec
+from kafka.errors import KafkaError
+
+from rheos import metrics
+from rheos.announcements import ruling
+from rheos.settings import Settings
+from rheos.snapshot import SnapshotError, number_of
+from rheos.snapshot_store import LocalStore
+from rheos.supervisor.tether import tethered
+from trainer.archive import ArchiveError
+from trainer.archiver import Archiver
+from trainer.cycle import Order, Outcome
+from trainer.models import model_of_settings
+from trainer.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 250
+MEASURE_S = 5.0
+FLUSH_S = 30.0
+"""Events wait at most so long for their file; a crash before means that they are read again."""
+RETRY_S = 2.0
+STOP_S = 2.0
+
+
+def run(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT, then stops within seconds; returns the exit status.
+
+    Archiving and fitting are separate processes: a fit can crash, be killed for its memory or be
+    stopped at any moment, and archiving goes on. Trouble with Kafka or the archive is logged, shown
+    by /readyz, and tried again. Raises SettingsError and OSError (a busy port) at the start.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # kafka-python warns of each slow turn of its event loop, which a busy machine makes common.
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    model_of_settings(settings)
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        # A Kafka client may wait half a minute for a broker that is away; nothing depends on an
+        # orderly end, and the fitting process dies with this one.
+        last_resort = threading.Timer(STOP_S * 2, os._exit, [0])
+        last_resort.daemon = True
+        last_resort.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    trouble = "starting"
+    host, port = settings.trainer.host, settings.trainer.port
+    server = metrics.MetricsServer(host, port, lambda: trouble or None)
+    try:
+        with _Fits(settings) as fits:
+            while not stop.is_set():
+                try:
+                    with Archiver(settings) as archiver:
+                        trouble = ""
+                        _work(settings, archiver, fits, stop)
+                except (KafkaError, ArchiveError, OSError) as error:
+                    trouble = f"archiving stopped: {error or type(error).__name__}"
+                    log.error("%s; trying again", trouble)
+                    stop.wait(RETRY_S)
+    finally:
+        server.close()
+    return 0
+
+
+def _work(settings: Settings, archiver: Archiver, fits: "_Fits", stop: threading.Event) -> None:
+    """Archives and starts fits until ``stop``; what is buffered then is committed."""
+    schedule = _schedule(settings, archiver.archive.topic_id)
+    flushed = measured = time.monotonic()
+    while not stop.is_set():
+        archiver.poll(POLL_MS)
+        now = time.monotonic()
+        if now - flushed >= FLUSH_S:
+            archiver.flush()
+            flushed = now
+        if now - measured >= MEASURE_S:
+            archiver.measure()
+            measured = now
+        outcome = fits.ended()
+        if outcome is not None and outcome.kind == "promoted":
+            schedule.promoted()
+        if not fits.running and schedule.is_due(archiver.records(), now):
+            archiver.flush()
+            schedule.started(archiver.records(), now)
+            fits.start(archiver.archive.topic_id)
+    archiver.flush()
+
+
+def _schedule(settings: Settings, topic_id: str) -> Schedule:
+    """A schedule that goes on from the serving generation, if there is one that can be read."""
+    schedule = Schedule(settings.trainer)
+    announced = ruling(settings)
+    if announced is not None:
+        try:
+            manifest = LocalStore(settings.store_dir).get(announced.generation).manifest
+        except SnapshotError as error:
+            log.error("the serving generation cannot be read: %s", error)
+            return schedule
+        schedule.promoted()
+        same = manifest.topic_id == topic_id
+        records = sum(end - begin for begin, end in manifest.window.values()) if same else 0
+        schedule.started(records, time.monotonic() - (time.time() - manifest.created_ms / 1000))
+        _measure(announced.generation, manifest.created_ms / 1000)
+    return schedule
+
+
+def _measure(generation: str, created_seconds: float) -> None:
+    metrics.GENERATION_NUMBER.set(number_of(generation))
+    metrics.GENERATION_CREATED_SECONDS.set(created_seconds)
+
+
+class _Fits:
+    """The child process that runs a cycle; one at a time. Ends it on leaving the ``with``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._child: subprocess.Popen[bytes] | None = None
+        self._answer: IO[bytes] | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._child is not None:
+            # A cycle may end anywhere: snapshots and announcements are all or nothing.
+            self._child.terminate()
+            try:
+                self._child.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None
+
+    def start(self, topic_id: str) -> None:
+        """Starts a cycle. From the main thread, to which the child's life is tied."""
+        log.info("a fit of %s begins", self._settings.trainer.model)
+        self._answer = tempfile.TemporaryFile()  # noqa: SIM115 - `ended` closes it
+        self._began = time.monotonic()
+        self._child = subprocess.Popen(
+            tethered([sys.executable, "-m", "trainer.cycle"]),
+            stdin=subprocess.PIPE,
+            stdout=self._answer,
+            # The same packages as here, wherever the worker was started.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert self._child.stdin is not None
+        with self._child.stdin as pipe:
+            pipe.write(msgspec.json.encode(Order(settings=self._settings, topic_id=topic_id)))
+
+    def ended(self) -> Outcome | None:
+        """The outcome of a cycle that has ended since the last call, logged and counted."""
+        if self._child is None or self._child.poll() is None:
+            return None
+        status, self._child = self._child.returncode, None
+        assert self._answer is not None
+        with self._answer as file:
+            file.seek(0)
+            answer = file.read()
+        try:
+            outcome = msgspec.json.decode(answer, type=Outcome)
+        except msgspec.DecodeError:
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            outcome = Outcome(kind="failed", reason=f"the fitting process ended with {how}")
+        _tell(outcome, time.monotonic() - self._began)
+        return outcome
+
+
+def _tell(outcome: Outcome, seconds: float) -> None:
+    metrics.FITS.labels(outcome.kind).inc()
+    metrics.FIT_SECONDS.observe(seconds)
+    if outcome.candidate_ndcg is not None:
+        metrics.GATE_NDCG.labels("candidate").set(outcome.candidate_ndcg)
+    if outcome.against_ndcg is not None:
+        metrics.GATE_NDCG.labels("serving").set(outcome.against_ndcg)
+    if outcome.kind == "promoted":
+        _measure(outcome.generation, time.time())
+        log.info("generation %s promoted: %s", outcome.generation, outcome.reason)
+    else:
+        level = logging.INFO if outcome.kind == "waiting" else logging.ERROR
+        log.log(level, "fit %s, the serving generation stays: %s", outcome.kind, outcome.reason)
