@@ -70,9 +70,17 @@ class Rig:
             os.sched_setaffinity(int(thread.name), chosen)
 
     def start(
-        self, *command: str, label: str = "", cpus: str = "", extra: Mapping[str, Any] | None = None
+        self,
+        *command: str,
+        label: str = "",
+        cpus: str = "",
+        extra: Mapping[str, Any] | None = None,
+        module: str = "rheos.cli",
     ) -> subprocess.Popen[bytes]:
-        """A ``rheos`` command as a process; ``extra`` overrides sections of the settings."""
+        """A ``rheos`` command as a process; ``extra`` overrides sections of the settings.
+
+        ``module`` is run instead of the command line's when it is another's.
+        """
         tree = {**self.tree, **(extra or {})}
         label = label or f"{command[0]}-{len(self._children)}"
         config = self.folder / f"{label}.toml"
@@ -80,7 +88,7 @@ class Rig:
         prefix = ["taskset", "-c", cpus] if cpus else []
         with (self.folder / f"{label}.log").open("ab") as log:
             child = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "rheos.cli", *command],
+                [*prefix, sys.executable, "-m", module, *command],
                 env={**os.environ, "RHEOS_CONFIG": str(config), "OMP_NUM_THREADS": "1"},
                 stdout=log,
                 stderr=log,
