@@ -121,10 +121,10 @@ class HotSwap:
         return serving
 
     def _announced(self, announcement: Announcement) -> None:
-        if not self.load(announcement.generation) and self.current is None:
+        loaded = self.load(announcement.generation)
+        if not loaded and self.current is None and announcement.predecessor:
             # Just started: the one that ruled before is better than none.
-            if announcement.predecessor:
-                self.load(announcement.predecessor)
+            self.load(announcement.predecessor)
 
     def _run(self) -> None:
         while not self._stop.is_set():

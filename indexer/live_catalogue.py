@@ -10,6 +10,7 @@ from rheos.catalogue import Item, UserAttributes, decode_item, decode_user
 from rheos.state import Int64s
 
 NO_CATEGORY = -1
+_NO_LABEL: tuple[str | None, float | None] = (None, None)
 
 
 class LiveCatalogue:
@@ -24,7 +25,8 @@ class LiveCatalogue:
         self._numbers = numbers
         self._items: dict[str, bytes] = {}
         self._users: dict[str, bytes] = {}
-        self._titles: dict[str, str] = {}
+        self._labels: dict[str, tuple[str | None, float | None]] = {}
+        self._deleted: set[str] = set()
         self._codes: dict[str, int] = {}
         self._lock = threading.Lock()
         self.available: npt.NDArray[np.bool_] = np.ones(1024, bool)
@@ -42,10 +44,12 @@ class LiveCatalogue:
             code = self._codes.setdefault(item.category, len(self._codes))
         with self._lock:
             self._items[item_id] = value
-            if item.title and not item.deleted:
-                self._titles[item_id] = item.title
-            else:
-                self._titles.pop(item_id, None)
+            self._deleted.discard(item_id)
+            self._labels.pop(item_id, None)
+            if item.deleted:
+                self._deleted.add(item_id)
+            elif item.title or item.price is not None:
+                self._labels[item_id] = (item.title or None, item.price)
         self.available[number] = item.available and not item.deleted
         self.categories[number] = code
 
@@ -54,7 +58,8 @@ class LiveCatalogue:
         number = self._room(item_id)
         with self._lock:
             self._items.pop(item_id, None)
-            self._titles.pop(item_id, None)
+            self._labels.pop(item_id, None)
+            self._deleted.add(item_id)
         self.available[number] = False
         self.categories[number] = NO_CATEGORY
 
@@ -76,8 +81,15 @@ class LiveCatalogue:
         value = self._users.get(user_id)
         return None if value is None else decode_user(value)
 
+    def is_deleted(self, item_id: str) -> bool:
+        return item_id in self._deleted
+
     def title(self, item_id: str) -> str | None:
-        return self._titles.get(item_id)
+        return self.label(item_id)[0]
+
+    def label(self, item_id: str) -> tuple[str | None, float | None]:
+        """An item's title and price, as far as the catalogue says."""
+        return self._labels.get(item_id, _NO_LABEL)
 
     def category_code(self, category: str) -> int | None:
         """What ``categories`` holds for a category, or None if no item has it."""
@@ -91,10 +103,10 @@ class LiveCatalogue:
         """Ids of items with all of ``words`` in title or id, at most ``most``. Scans all titles."""
         wanted = words.lower().split()
         with self._lock:
-            titles = list(self._titles.items())
+            labels = list(self._labels.items())
         found: list[str] = []
-        for item_id, title in titles:
-            text = f"{item_id} {title}".lower()
+        for item_id, (title, _) in labels:
+            text = f"{item_id} {title or ''}".lower()
             if all(word in text for word in wanted):
                 found.append(item_id)
                 if len(found) == most:

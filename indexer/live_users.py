@@ -70,6 +70,7 @@ class LiveUsers:
         self._cached = cached
         self._lock = threading.Lock()
         self.newest_event_ms = 0
+        self.events_accepted = 0
 
     def __len__(self) -> int:
         return len(self._states)
@@ -82,6 +83,7 @@ class LiveUsers:
             self.newest_event_ms = max(self.newest_event_ms, newest)
         with self._lock:  # a reader must not put an older user back into the cache
             self._states[user_id] = encoded
+            self.events_accepted += head.accepted - self._activity.get(user_id, 0)
             self._activity[user_id] = head.accepted
             self._cache.pop(user_id, None)
         self._active.put(user_id, head.accepted)
@@ -90,7 +92,7 @@ class LiveUsers:
     def remove(self, user_id: str) -> None:
         with self._lock:
             self._states.pop(user_id, None)
-            self._activity.pop(user_id, None)
+            self.events_accepted -= self._activity.pop(user_id, 0)
             self._cache.pop(user_id, None)
         self._active.put(user_id, 0)
 
@@ -110,6 +112,10 @@ class LiveUsers:
                 if len(self._cache) > self._cached:
                     self._cache.popitem(last=False)
         return user
+
+    def accepted(self, user_id: str) -> int:
+        """How many events of a user were counted; 0 for an unknown one."""
+        return self._activity.get(user_id, 0)
 
     def most_active(self, count: int) -> list[str]:
         """The ids of the users with the most accepted events, at most MOST_ACTIVE."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
@@ -76,7 +77,8 @@ class LiveView:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     @property
     def ready(self) -> bool:
@@ -111,6 +113,13 @@ class LiveView:
         if self._settings.clock == "stream" and self.users.newest_event_ms:
             return self.users.newest_event_ms
         return int(time.time() * 1000)
+
+    def interactions(self, item_id: str) -> int:
+        """How often an item was taken."""
+        number = self.numbers.get(item_id)
+        if number is None:
+            return 0
+        return int(self.next_lists.interactions(np.array([number]))[0])
 
     def take(self, topic: str, key: bytes | None, value: bytes | None, place: str) -> None:
         """Takes one record of one of the four topics; ``place`` names it in the log."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from indexer.candidates import NextScores, best, recent_items
+from indexer.candidates import TREND_MOST, NextScores, best, recent_items
 from indexer.explanation import Reason, explain
 from indexer.live_view import LiveView
 from indexer.ranking import NEW, NEXT, TREND, VECTOR, Layer, Ranked, allowed, fuse, union
@@ -83,8 +83,9 @@ class Retrieval:
             following = view.next_lists.scores(recent)
             mask = filter_.mask(following.numbers)
             depth = max(settings.next_depth, wish.k)
-            for scores in (following.near, following.far):
-                parts.append(best(following.numbers[mask], scores[mask], depth))
+            numbers = following.numbers[mask]
+            parts.append(best(numbers, following.near[mask], depth))
+            parts.append(best(numbers, following.far[mask], depth))
         if TREND in wish.sources:
             parts.append(filter_.trend(max(settings.trend_depth, wish.k)))
         candidates = union(parts)
@@ -236,11 +237,12 @@ class _Filter:
         """The ``depth`` allowed items with the highest trend."""
         if self._of_category is not None:
             return self._trend.top_of(self.only(self._of_category), depth)
-        numbers = self.only(self._trend.top(depth + len(self._excluded)))
-        if len(numbers) < depth:
-            numbers = self.only(self._trend.everything())
-            return self._trend.top_of(numbers, depth)
-        return numbers[:depth]
+        fetch = depth + len(self._excluded)
+        found = self._trend.top(fetch)
+        numbers = self.only(found)
+        if len(numbers) >= depth or len(found) < min(fetch, TREND_MOST):
+            return numbers[:depth]
+        return self._trend.top_of(self.only(self._trend.everything()), depth)
 
 
 def _vector_scores(
