@@ -60,7 +60,7 @@ def read(path: Path, shape: LogFormat, shuffle_ties: int | None) -> EventLog:
     baskets: list[str] = []
     dropped: Counter[str] = Counter()
     rows = 0
-    with _open_text(path) as file:
+    with open_text(path) as file:
         for row in _rows(file, path, shape):
             rows += 1
             if any(fnmatch.fnmatchcase(row[key], glob) for key, glob in shape.drop.items()):
@@ -139,7 +139,8 @@ def _is_positive(cell: str) -> bool:
         return False
 
 
-def _open_text(path: Path) -> IO[str]:
+def open_text(path: Path) -> IO[str]:
+    """Opens a text file that may be compressed, by its name."""
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8", newline="")
     if path.suffix == ".gz":

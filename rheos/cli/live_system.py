@@ -1,0 +1,128 @@
+"""The whole live path in one process and without Kafka: the code that the workers run.
+
+The stream's folds make the states, the indexer's live view takes them in the form in which they
+would travel, and its retrieval answers. All of it is loaded by name, so that importing this file
+needs none of the workers' libraries.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from rheos.events import Event, encode_event
+from rheos.generation import Generation
+from rheos.settings import Settings
+from rheos.state import Float64s, ItemState, UserState, encode_state
+from rheos.topics import Topics
+
+FOLD_IN, NEAR, FAR, TREND, LIVE = "fold-in", "next near", "next far", "trend", "live"
+"""The rows: each layer alone, over all items; and the list that the API would answer."""
+
+
+class _Record(NamedTuple):
+    """A Kafka record as the folds read it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class LiveSystem:
+    """Takes events and answers with lists of ``k``. Not thread-safe."""
+
+    def __init__(self, settings: Settings, item_ids: Sequence[str], k: int) -> None:
+        # How a log is cut into partitions changes no state; with one each, a chunk is one call.
+        kafka = msgspec.structs.replace(settings.kafka, events_partitions=1, items_partitions=1)
+        settings = msgspec.structs.replace(settings, kafka=kafka)
+        topics = Topics(settings)
+        self._user_topic, self._item_topic = topics.user_state, topics.item_state
+        self._user_fold = importlib.import_module("stream.users").UserFold(settings, 0)
+        self._item_fold = importlib.import_module("stream.items").ItemFold(settings)
+        self._retrieval = importlib.import_module("indexer.retrieval")
+        self._candidates = importlib.import_module("indexer.candidates")
+        self._serving_class: Any = importlib.import_module("indexer.serving").Serving
+        sources = importlib.import_module("indexer.ranking").SOURCES
+        live_view = importlib.import_module("indexer.live_view")
+        self._view = live_view.LiveView(settings, self._items_changed)
+        self._numbers = self._view.numbers.add_all(item_ids)  # 0, 1, 2, …
+        self._recommend = self._retrieval.Retrieval(settings, self._view).recommend
+        self._wish = self._retrieval.Wish(k=k, sources=frozenset(sources))
+        self._index_kind = settings.indexer.index
+        self._gap_ms = settings.history.session_gap_s * 1000
+        self._users: dict[str, UserState] = {}
+        self._items: dict[str, ItemState] = {}
+        self._generation: Generation | None = None
+        self._serving: Any = None
+        self._events = 0
+        self._transitions = 0
+
+    def learn(self, events: Sequence[Event]) -> None:
+        """Raises ValueError for an event that the stream would refuse."""
+        records = [
+            _Record(self._events + n, event.time_ms, event.user_id.encode(), encode_event(event))
+            for n, event in enumerate(events)
+        ]
+        self._events += len(records)
+        changes = self._user_fold.fold(records, self._users.get, self._generation)
+        for letter in changes.dead_letters:
+            raise ValueError(f"event {letter.offset}: {letter.reason}: {letter.text}")
+        packed = [
+            _Record(self._transitions + n, 0, None, value)
+            for n, (_, value) in enumerate(changes.transitions)
+        ]
+        self._transitions += len(packed)
+        items = self._item_fold.fold(packed, self._items.get)
+        self._users |= changes.states
+        self._items |= items
+        for topic, states in ((self._user_topic, changes.states), (self._item_topic, items)):
+            for key, state in states.items():
+                self._view.take(topic, key.encode(), encode_state(state), key)
+        self._view.tell_changed()
+
+    def serve(self, generation: Generation) -> None:
+        if self._serving is not None:
+            self._serving.close()
+        self._generation = generation
+        view = self._view
+        self._serving = self._serving_class(
+            generation, view.numbers, view.next_lists, self._index_kind
+        )
+        self._serving.delta.refresh(self._numbers.tolist())
+
+    def scores(self, user_id: str, left_out: Sequence[str]) -> Mapping[str, Float64s]:
+        user = self._view.users.get(user_id)
+        history = self._retrieval.NOBODY if user is None else user.history
+        vector = None
+        if user is not None and self._generation is not None:
+            vector = user.vector(self._generation)
+        following = self._view.next_lists.scores(
+            self._candidates.recent_items(history, self._gap_ms)
+        )
+        near, far = following.of(self._numbers)
+        answer = np.full(len(self._numbers), -np.inf)
+        wish = self._wish._replace(exclude=left_out)
+        for item in self._recommend(wish, history, self._serving, vector).items:
+            answer[self._view.numbers.get(item.item_id)] = item.score
+        return {
+            FOLD_IN: self._products(vector),
+            NEAR: near,
+            FAR: far,
+            TREND: self._view.trend.scores(self._numbers),
+            LIVE: answer,
+        }
+
+    def _products(self, vector: Any) -> Float64s:
+        """Inner products of a user vector with all items; 0 where there is nothing to tell."""
+        if self._generation is None or vector is None or not vector.any():
+            return np.zeros(len(self._numbers))
+        retrieval_vector = vector[: self._generation.dimensions]
+        found: Float64s = self._serving.products(retrieval_vector, self._numbers)
+        return np.nan_to_num(found)
+
+    def _items_changed(self, numbers: list[int]) -> None:
+        if self._serving is not None:
+            self._serving.delta.refresh(numbers)
