@@ -1,13 +1,8 @@
 /** The choice of a customer: some known ones, any id, or a new one. */
 
+import { randomHex } from "./chance.js";
 import { element } from "./element.js";
 import { counted } from "./words.js";
-
-/** A customer id that nobody has. Works without a secure context, unlike randomUUID. */
-export function newCustomerId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(5));
-  return `guest-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-}
 
 export class Customers {
   /** `parts`: list (an <ul>), form, input, fresh (the button of a new one). */
@@ -21,7 +16,7 @@ export class Customers {
       if (id) onChoose(id);
       else parts.input.focus();
     });
-    parts.fresh.addEventListener("click", () => onChoose(newCustomerId()));
+    parts.fresh.addEventListener("click", () => onChoose(`guest-${randomHex(10)}`));
   }
 
   /** Offers `users`; marks the one that is chosen. */

@@ -18,8 +18,8 @@ export class History {
     this.list.replaceChildren();
   }
 
-  /** Shows `entries`, newest first; those that were not there before drift in. */
-  show(entries) {
+  /** Shows `entries`, newest first, as of `nowMs`; those that were not there before drift in. */
+  show(entries, nowMs) {
     const isFirst = this.known.size === 0 && !this.list.hasChildNodes();
     const known = new Set();
     const times = new Map();
@@ -29,7 +29,7 @@ export class History {
       times.set(like, (times.get(like) ?? 0) + 1);
       const name = `${like}\n${times.get(like)}`;
       known.add(name);
-      const node = historyEntry(entry);
+      const node = historyEntry(entry, nowMs);
       if (!isFirst && !this.known.has(name)) node.classList.add("is-new");
       return node;
     });
@@ -46,7 +46,7 @@ export class History {
   }
 }
 
-function historyEntry(entry) {
+function historyEntry(entry, nowMs) {
   return element(
     "li",
     { class: "entry", "data-type": entry.type },
@@ -59,7 +59,7 @@ function historyEntry(entry) {
       element(
         "time",
         { datetime: new Date(entry.time_ms).toISOString(), title: dateText(entry.time_ms) },
-        agoText(entry.time_ms),
+        agoText(entry.time_ms, nowMs),
       ),
     ),
   );

@@ -47,6 +47,7 @@ class Page {
     this.visit = null;
     this.change = null; // what the last shown list changed
     this.generation = null; // the name of the last one seen in service
+    this.status = null; // the system's last one
     this.isTroubled = false;
     this.isWatching = false;
   }
@@ -97,7 +98,7 @@ class Page {
   show(user, answer) {
     this.serves(answer.generation);
     const entries = user?.history ?? [];
-    this.history.show(entries);
+    this.history.show(entries, this.now());
     this.change = this.list.show(answer.items);
     byId("customer-facts").textContent = customerFacts(user);
     byId("history-facts").textContent = entries.length ? "newest first" : "";
@@ -156,11 +157,21 @@ class Page {
     this.isTroubled = true;
     if (error.status === 0) {
       this.say("away", "Rheos does not answer.", "Trying again until it does.");
-    } else if (error.code === "not_ready") {
-      this.say("behind", "Catching up.", `${error.message} Trying again until it is there.`);
+    } else if (error.status === 429 || error.code === "overloaded") {
+      this.say("behind", "Busy.", "Too many ask at once. Trying again.");
     } else {
-      this.say("behind", "Busy.", `${error.message} Trying again.`);
+      this.catchingUp(error.message);
     }
+  }
+
+  catchingUp(reason) {
+    this.isTroubled = true;
+    this.say("behind", "Catching up.", `Rheos is ${reason.replace("not ready: ", "")}.`);
+  }
+
+  /** Now as the answers mean it: wall time, or that of the replayed stream. */
+  now() {
+    return this.status?.clock === "stream" ? this.status.now_ms : Date.now();
   }
 
   /** Asks how the system is, and whether it moved on without a click here. */
@@ -169,9 +180,14 @@ class Page {
     this.isWatching = true;
     try {
       const status = await api.status();
-      this.vitals.show(status, status.ready ? "live" : "behind");
+      this.status = status;
+      this.vitals.show(status, status.not_ready ? "behind" : "live");
+      if (status.not_ready) {
+        this.catchingUp(status.not_ready);
+        return;
+      }
       await this.offerCustomers();
-      if (status.generation) this.serves(status.generation.name);
+      this.serves(status.generation?.name);
       const visit = this.visit;
       if (visit?.answer) await this.keepUp(visit, status);
     } catch (error) {
@@ -243,7 +259,7 @@ function customerInAddress() {
 }
 
 function customerFacts(user) {
-  if (!user) return "Unknown to Rheos so far: the list is what everybody takes now.";
+  if (!user?.as_of) return "No event yet: the list is what everybody takes now.";
   const twice = user.duplicates ? `, ${counted(user.duplicates, "duplicate")} left out` : "";
   const { partition, offset } = user.as_of;
   return `${counted(user.accepted, "event")}${twice} · last at events[${partition}]@${offset}`;

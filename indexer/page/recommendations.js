@@ -3,9 +3,9 @@
 import { element, prefersStillness } from "./element.js";
 import { takeButtons, titleOf } from "./item.js";
 import { sourceKey, sourceLabel } from "./sources.js";
-import { priceText } from "./words.js";
 
 const MOVE = { duration: 420, easing: "cubic-bezier(.2, .8, .2, 1)" };
+const REASONS = 2;
 const LEAVE = { duration: 260, easing: "ease-in" };
 
 export class Recommendations {
@@ -86,7 +86,6 @@ export class Recommendations {
         ),
         element("span", { class: "bar", "aria-hidden": "true" }, bar),
       ),
-      element("span", { class: "price" }, item.price == null ? "" : priceText(item.price)),
       takeButtons(item, this.onTake),
     );
   }
@@ -136,8 +135,10 @@ export class Recommendations {
   }
 }
 
-function reasons({ because }) {
+/** The history's items that gave the item its score, those of its own source if it has some. */
+function reasons({ because, source }) {
   if (!because?.length) return null;
-  const titles = because.map((reason) => (typeof reason === "string" ? reason : titleOf(reason)));
-  return element("p", { class: "because" }, `because of ${titles.join(" · ")}`);
+  const own = because.filter((reason) => reason.source === source);
+  const titles = new Set((own.length ? own : because).slice(0, REASONS).map(titleOf));
+  return element("p", { class: "because" }, `because of ${[...titles].join(" · ")}`);
 }

@@ -10,6 +10,7 @@
  */
 
 import * as api from "./api.js";
+import { randomHex } from "./chance.js";
 
 export const LIST_SIZE = 12;
 
@@ -86,6 +87,8 @@ export class Visit {
         user_id: this.customerId,
         item_id: item.item_id,
         type,
+        // Two clicks are two events, even where the stream's clock stands still between them.
+        event_id: `page-${randomHex(12)}`,
         // Names the answer that showed the item, so that a click counts for its recommendation.
         ...(isShown && this.answer.request_id ? { request_id: this.answer.request_id } : {}),
       },

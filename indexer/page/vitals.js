@@ -1,7 +1,7 @@
-/** The running system in the masthead: alive or not, events accepted, the generation in service. */
+/** The running system in the masthead: alive or not, what it knows, the generation in service. */
 
 import { element } from "./element.js";
-import { spanText, wholeNumber } from "./words.js";
+import { counted, dateText, spanText, wholeNumber } from "./words.js";
 
 const STATES = { live: "live", behind: "catching up", away: "no answer" };
 
@@ -9,38 +9,44 @@ export class Vitals {
   /** `list` is a <dl>. */
   constructor(list) {
     this.list = list;
-    this.last = null; // {events, atMs} of the status before
   }
 
   /** `status` of the API, or null when it gave none; `state` is a key of STATES. */
   show(status, state) {
-    const shown = [vital("state", "State", STATES[state], state)];
-    if (status) {
-      shown.push(this.events(status.events_accepted), generation(status.generation));
-    }
-    this.list.replaceChildren(...shown);
-  }
-
-  events(accepted) {
-    const atMs = performance.now();
-    const rate = this.last && ((accepted - this.last.accepted) * 1_000) / (atMs - this.last.atMs);
-    this.last = { accepted, atMs };
-    const flow = rate >= 0.5 ? `+${wholeNumber(Math.round(rate))}/s` : "";
-    return vital("events", "Events", wholeNumber(accepted), flow);
+    this.list.replaceChildren(
+      vital("state", "State", STATES[state], lagText(status), state),
+      ...(status ? known(status) : []),
+    );
   }
 }
 
-function generation(serving) {
-  if (!serving) return vital("generation", "Generation", "none yet", "");
-  const age = `${serving.model}, ${spanText(Date.now() - serving.created_ms)} old`;
-  return vital("generation", "Generation", serving.name, age);
+function known({ view, clock, now_ms, generation }) {
+  return [
+    vital("customers", "Customers", wholeNumber(view.users)),
+    vital("items", "Items", wholeNumber(view.items)),
+    // Replayed events bring their own time, which is then "now" for every answer.
+    clock === "stream" && now_ms > 0 ? vital("now", "Stream time", dateText(now_ms)) : null,
+    generation
+      ? vital(
+          "generation",
+          "Generation",
+          generation.name,
+          `${generation.model}, ${spanText(Date.now() - generation.created_ms)} old`,
+        )
+      : vital("generation", "Generation", "none yet"),
+  ].filter(Boolean);
 }
 
-function vital(name, label, value, note) {
+function lagText(status) {
+  const lag = Object.values(status?.view.lag_messages ?? {}).reduce((sum, one) => sum + one, 0);
+  return lag ? `${counted(lag, "message")} behind` : "";
+}
+
+function vital(name, label, value, note = "", state = null) {
   return element(
     "div",
-    { class: "vital", "data-vital": name, "data-state": name === "state" ? note : null },
+    { class: "vital", "data-vital": name, "data-state": state },
     element("dt", {}, label),
-    element("dd", {}, value, name !== "state" && note ? element("small", {}, note) : null),
+    element("dd", {}, value, note ? element("small", {}, note) : null),
   );
 }

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.broker import free_ports
 
 PAGE = Path(__file__).resolve().parents[2] / "indexer" / "page"
+NOT_READY = "reading the topics: 12000 messages to go"
 START_MS = 1_760_000_000_000
 TITLES = (
     "Enamel kettle, forest green",
@@ -68,7 +69,7 @@ class FakeApi:
         self.is_empty = False
         self.stream_delay_s = 0.03
         self.refuse_events = False
-        self.events = 41_203
+        self.lag_messages = 0
         for user, taken in {"17850": (2, 9, 4), "13047": (7, 5), "12583": (18, 19, 20)}.items():
             for hour, row in enumerate(taken):
                 kind = "purchase" if hour % 2 else "click"
@@ -101,7 +102,17 @@ class FakeApi:
             "created_ms": self.generation_created_ms,
         }
         return JSONResponse(
-            {"ready": self.ready, "events_accepted": self.events, "generation": serving}
+            {
+                "not_ready": None if self.ready else NOT_READY,
+                "now_ms": int(time.time() * 1000),
+                "clock": "wall",
+                "generation": serving,
+                "view": {
+                    "users": len(self.histories),
+                    "items": len(self.titles),
+                    "lag_messages": {"t.user-state": self.lag_messages},
+                },
+            }
         )
 
     async def users(self, request: Request) -> Response:
@@ -116,7 +127,7 @@ class FakeApi:
         if not self.ready:
             return _not_ready()
         if user_id not in self.histories:
-            return _error(404, "unknown_user", f"no event of user {user_id!r}")
+            return _error(404, "not_found", f"user {user_id!r} is not known")
         history = [
             {**entry, "title": self.titles.get(entry["item_id"])}
             for entry in reversed(self.histories[user_id])
@@ -150,8 +161,8 @@ class FakeApi:
     async def items(self, request: Request) -> Response:
         query = request.query_params["query"].lower()
         found = [
-            {"item_id": item, "title": title, "price": self._price(item), "available": True}
-            for item, title in self.titles.items()
+            {"item_id": item, "title": title, "price": 1.25 + row, "available": row % 5 > 0}
+            for row, (item, title) in enumerate(self.titles.items())
             if query in title.lower() or query == item
         ]
         return JSONResponse({"items": found[: int(request.query_params["limit"])]})
@@ -159,7 +170,7 @@ class FakeApi:
     async def post_event(self, request: Request) -> Response:
         event = await request.json()
         if self.refuse_events:
-            return _error(503, "kafka_away", "Kafka does not take events now.")
+            return _error(503, "unavailable", "Kafka did not acknowledge")
         self.posted.append(event)
         user = event["user_id"]
         offset = self.offsets[user] = self.offsets.get(user, 6_000) + 1
@@ -178,14 +189,10 @@ class FakeApi:
     def _fold(self, user: str, item: str, kind: str, time_ms: int, offset: int) -> None:
         entry = {"item_id": item, "type": kind, "time_ms": time_ms, "weight": 1.0}
         self.histories.setdefault(user, []).append({**entry, "offset": offset})
-        self.events += 1
 
     def _as_of(self, user: str) -> dict[str, int] | None:
         history = self.histories.get(user)
         return {"partition": 2, "offset": history[-1]["offset"]} if history else None
-
-    def _price(self, item: str) -> float:
-        return 1.25 + list(self.titles).index(item) * 0.85
 
     def _ranked(self, user: str) -> list[dict[str, Any]]:
         """Items near the last ones in the catalogue's order come first; the rest is trend."""
@@ -200,15 +207,15 @@ class FakeApi:
                 closeness = 2.2 * 0.7**age / (1 + abs(rows.get(other, 99) - row))
                 if closeness > score:
                     score, source = closeness, "next" if age == 0 else "vector"
-                    because = [{"item_id": other, "title": self.titles.get(other), "share": 1.0}]
+                    reason = {"item_id": other, "source": source, "share": 1.0}
+                    because = [{**reason, "title": self.titles.get(other)}]
             answer.append(
                 {
                     "item_id": item,
                     "score": score,
                     "source": source,
                     "title": self.titles[item],
-                    "price": self._price(item),
-                    **({"because": because} if because else {}),
+                    "because": because,
                 }
             )
         return sorted(answer, key=lambda item: -item["score"])
@@ -234,7 +241,7 @@ def _error(status: int, code: str, message: str) -> Response:
 
 
 def _not_ready() -> Response:
-    response = _error(503, "not_ready", "Still reading user-state: 12,000 of 40,000 records.")
+    response = _error(503, "unavailable", f"not ready: {NOT_READY}")
     response.headers["retry-after"] = "1"
     return response
 
