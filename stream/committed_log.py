@@ -1,11 +1,12 @@
 """A partition's log, read committed, from an offset to the end that it has now."""
 
+import time
 from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 ASK_TIMEOUT_S = 10.0
-FETCH_RECORDS = 1000
+FETCH_RECORDS, FETCH_TIMEOUT_S = 1000, 0.05  # it waits for both: the last few would take long
 
 
 class CommittedLogError(RuntimeError):
@@ -30,11 +31,13 @@ def read_committed(
     consumer = _consumer(bootstrap, "read_committed")
     try:
         consumer.assign([TopicPartition(topic, partition, start)])
-        position, silent_s = start, 0.0
+        position, heard_s = start, time.monotonic()
         while position < end:
-            messages = consumer.consume(FETCH_RECORDS, timeout=1.0)
-            silent_s = 0.0 if messages else silent_s + 1.0
-            if silent_s >= silence_s:
+            messages = consumer.consume(FETCH_RECORDS, timeout=FETCH_TIMEOUT_S)
+            now_s = time.monotonic()
+            if messages:
+                heard_s = now_s
+            elif now_s - heard_s > silence_s:
                 raise CommittedLogError(
                     f"{topic}[{partition}] was read to {position} of {end}; a transaction is open"
                     f" there for {silence_s:.0f} s, or the broker is away"

@@ -144,6 +144,8 @@ def _order(plan: Plan) -> str:
 
 def _rows(settings: Settings, plan: Plan, first: int) -> Iterator[_Sent]:
     """What is left of the plan, in its order, from ``first`` on."""
+    if plan.until is not None and plan.until <= first:
+        return
     outgoing = _Outgoing(settings, plan)
     if not plan.sort:
         yield from map(outgoing.of, islice(plan.file.rows(), first, plan.until))
