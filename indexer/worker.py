@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -56,6 +57,10 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may take signals; whoever runs us there sets should_exit
+            return
+
         def stop(number: int, frame: FrameType | None) -> None:
             log.info("stopping on %s", signal.Signals(number).name)
             self.should_exit = True

@@ -1,9 +1,10 @@
 """An endpoint: one declaration that routing, validation and OpenAPI share."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, get_origin
+from typing import Any, NamedTuple, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
@@ -93,15 +94,20 @@ def checked_id(name: str, value: str) -> str:
     return value
 
 
+@functools.cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _query(kind: type[msgspec.Struct], request: Request) -> msgspec.Struct:
     """The query parameters; lists are repeated ones. Raises ApiError 422, also for unknown ones."""
-    fields = {info.encode_name: info for info in msgspec.structs.fields(kind)}
+    hints = _hints(kind)
     given: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
-        if name not in fields:
-            known = ", ".join(fields) or "none"
+        if name not in hints:
+            known = ", ".join(hints) or "none"
             raise ApiError(422, "invalid_query", f"no parameter {name[:80]!r}; known: {known}")
-        if get_origin(fields[name].type) is list:
+        if get_origin(hints[name]) is list:
             given.setdefault(name, []).append(value)
         elif name in given:
             raise ApiError(422, "invalid_query", f"parameter {name} stands twice")
