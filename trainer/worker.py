@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 250
 MEASURE_S = 5.0
-FLUSH_S = 30.0
+FLUSH_S = 10.0
 """Events wait at most so long for their file; a crash before means that they are read again."""
 RETRY_S = 2.0
 STOP_S = 2.0
