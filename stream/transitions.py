@@ -11,7 +11,7 @@ from rheos.state import MAX_TRANSITIONS_BYTES, Int64s, Transitions, encode_state
 class TransitionPacker:
     """Collects a chunk's interactions in log order; ``pack`` makes the records to send.
 
-    Collecting is one dict look-up and two appends a pair; the rest is done over whole columns.
+    Collecting is one dict look-up a pair; the rest is done over whole columns.
     """
 
     def __init__(self, partitions: int) -> None:
@@ -19,7 +19,7 @@ class TransitionPacker:
         self._index: dict[str, int] = {}
         self._items, self._weights = array("q"), array("f")
         self._times_ms, self._arrivals_ms = array("q"), array("q")
-        self._pair_events, self._pair_items = array("q"), array("q")
+        self._pairs, self._pair_items = array("q"), array("q")
         self._pair_distances = array("i")
 
     def add(
@@ -28,19 +28,18 @@ class TransitionPacker:
         weight: float,
         time_ms: int,
         arrival_ms: int,
-        earlier: list[tuple[str, int]],
+        earlier: dict[str, int],
     ) -> None:
         """One interaction and the earlier items of its session with their distances (above 0)."""
         index = self._index
-        event = len(self._items)
         self._items.append(index.setdefault(item, len(index)))
         self._weights.append(weight)
         self._times_ms.append(time_ms)
         self._arrivals_ms.append(arrival_ms)
-        for other, distance in earlier:
-            self._pair_events.append(event)
-            self._pair_items.append(index.setdefault(other, len(index)))
-            self._pair_distances.append(distance)
+        self._pairs.append(len(earlier))
+        if earlier:
+            self._pair_items.extend([index.setdefault(other, len(index)) for other in earlier])
+            self._pair_distances.extend(earlier.values())
 
     def pack(self) -> list[tuple[int, bytes]]:
         """(item partition, encoded Transitions of at most 256 kB), each partition in log order."""
@@ -49,7 +48,8 @@ class TransitionPacker:
         names = np.array(list(self._index), object)
         home = np.array([partition_of(name, self._partitions) for name in self._index])
         items = np.array(self._items)
-        pair_events, earlier = np.array(self._pair_events), np.array(self._pair_items)
+        pair_events = np.repeat(np.arange(len(items)), self._pairs)
+        earlier = np.array(self._pair_items)
         distances = np.array(self._pair_distances)
         pair_items = items[pair_events]
         # Each interaction itself, then each of its pairs seen from either end.

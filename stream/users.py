@@ -3,11 +3,11 @@
 Imports neither Kafka nor Faust. tests/stream/reference_users.py says the same slowly.
 """
 
+import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from rheos.events import Event, InvalidEvent, event_hash
 from rheos.generation import Generation
@@ -76,8 +76,8 @@ class UserFold:
                 dead_letters.append(self._dead_letter(record, error))
                 continue
             user.offset, user.append_time_ms = record.offset, record.timestamp
-            name = event_hash(event)
-            if name in user.event_hashes:
+            name = event_hash(event).to_bytes(8, "little")
+            if user.has_met(name):
                 user.duplicates += 1
                 duplicates += 1
                 continue
@@ -86,7 +86,7 @@ class UserFold:
             position = user.insert(event, weight, name)
             # What a user turns down was not taken together with anything.
             earlier = (
-                user.session_before(position, self._gap_ms, self._window) if weight > 0 else []
+                user.session_before(position, self._gap_ms, self._window) if weight > 0 else {}
             )
             transitions.add(event.item_id, weight, event.time_ms, record.timestamp, earlier)
             user.trim(self._size)
@@ -129,7 +129,10 @@ class UserFold:
 
 
 class _User:
-    """A user's state opened up into lists while a chunk is folded."""
+    """A user's state opened up into columns that grow, while a chunk is folded.
+
+    Opening and closing them only copies bytes. Hashes stay bytes, eight each, to search in.
+    """
 
     __slots__ = (
         "accepted",
@@ -149,9 +152,9 @@ class _User:
     def __init__(self, state: UserState) -> None:
         self.item_ids = list(state.item_ids)
         self.types = list(state.types)
-        self.weights: list[float] = np.frombuffer(state.weights, "<f4").tolist()
-        self.times_ms: list[int] = np.frombuffer(state.times_ms, "<i8").tolist()
-        self.event_hashes: list[int] = np.frombuffer(state.event_hashes, "<u8").tolist()
+        self.weights = _column("f", state.weights)
+        self.times_ms = _column("q", state.times_ms)
+        self.event_hashes = bytearray(state.event_hashes)
         self.generation = state.generation
         self.vector = state.vector
         self.offset = state.offset
@@ -160,54 +163,54 @@ class _User:
         self.duplicates = state.duplicates
         self.changed = False  # the history, so the vector
 
-    def insert(self, event: Event, weight: float, name: int) -> int:
+    def has_met(self, name: bytes) -> bool:
+        """Whether an event of this hash (8 bytes) is in the history."""
+        place = self.event_hashes.find(name)
+        while place % 8 and place >= 0:  # the end of one and the beginning of the next
+            place = self.event_hashes.find(name, place + 1)
+        return place >= 0
+
+    def insert(self, event: Event, weight: float, name: bytes) -> int:
         """Puts an event at its place by time, after those of equal time; returns the place."""
         position = bisect_right(self.times_ms, event.time_ms)
         self.item_ids.insert(position, event.item_id)
         self.types.insert(position, event.type)
         self.weights.insert(position, weight)
         self.times_ms.insert(position, event.time_ms)
-        self.event_hashes.insert(position, name)
+        self.event_hashes[8 * position : 8 * position] = name
         self.accepted += 1
         self.changed = True
         return position
 
-    def session_before(self, position: int, gap_ms: int, window: int) -> list[tuple[str, int]]:
-        """The items before ``position`` in its session with their distance, the nearest first.
+    def session_before(self, position: int, gap_ms: int, window: int) -> dict[str, int]:
+        """The items before ``position`` in its session and their distance, the nearest first.
 
         Each item once, at its nearest; neither the item itself nor what was turned down.
         """
-        item, times, found = self.item_ids[position], self.times_ms, []
-        met = {item}
+        item, times, found = self.item_ids[position], self.times_ms, dict[str, int]()
         for place in range(position - 1, max(-1, position - 1 - window), -1):
             if times[place + 1] - times[place] > gap_ms:
                 break
             other = self.item_ids[place]
-            if self.weights[place] > 0 and other not in met:
-                met.add(other)
-                found.append((other, position - place))
+            if self.weights[place] > 0 and other not in found and other != item:
+                found[other] = position - place
         return found
 
     def trim(self, size: int) -> None:
         """Keeps the ``size`` newest by time."""
         excess = len(self.item_ids) - size
         if excess > 0:
-            for column in (
-                self.item_ids,
-                self.types,
-                self.weights,
-                self.times_ms,
-                self.event_hashes,
-            ):
+            for column in (self.item_ids, self.types, self.weights, self.times_ms):
                 del column[:excess]
+            del self.event_hashes[: 8 * excess]
 
     def state(self) -> UserState:
         return UserState(
             self.item_ids,
             self.types,
-            np.array(self.weights, "<f4").tobytes(),
-            np.array(self.times_ms, "<i8").tobytes(),
-            np.array(self.event_hashes, "<u8").tobytes(),
+            _packed(self.weights),
+            _packed(self.times_ms),
+            bytes(self.event_hashes),
             self.generation,
             self.vector,
             self.offset,
@@ -215,6 +218,22 @@ class _User:
             self.accepted,
             self.duplicates,
         )
+
+
+def _column(kind: str, data: bytes) -> "array[Any]":
+    """Little-endian numbers as an array."""
+    column = array(kind, data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def _packed(column: "array[Any]") -> bytes:
+    """Inverse of ``_column``."""
+    if sys.byteorder == "big":
+        column = column[:]
+        column.byteswap()
+    return column.tobytes()
 
 
 def _states(users: dict[str, _User], generation: Generation | None) -> dict[str, UserState]:
