@@ -18,8 +18,8 @@ export class ApiError extends Error {
   }
 }
 
-export async function customers(limit, signal) {
-  return call("GET", `v1/users?limit=${limit}`, { signal });
+export async function customers(limit) {
+  return call("GET", `v1/users?limit=${limit}`);
 }
 
 /** A customer's history, or null when there is none. */
@@ -41,13 +41,13 @@ export async function items(query, limit, signal) {
 }
 
 /** Posts one event; resolves once the broker has it, with its {partition, offset}. */
-export async function postEvent(event, signal) {
-  const { events } = await call("POST", "v1/events", { body: event, signal });
+export async function postEvent(event) {
+  const { events } = await call("POST", "v1/events", { body: event });
   return events[0];
 }
 
-export async function status(signal) {
-  return call("GET", "v1/status", { signal });
+export async function status() {
+  return call("GET", "v1/status");
 }
 
 /** An id as one segment of a path. Two ids cannot be one: a URL resolves them away. */

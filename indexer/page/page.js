@@ -52,13 +52,13 @@ class Page {
     this.isWatching = false;
   }
 
-  start() {
+  async start() {
     addEventListener("popstate", () => this.open(customerInAddress()));
     document.addEventListener("visibilitychange", () => this.watch());
     setInterval(() => this.watch(), STATUS_EVERY_MS);
-    this.watch();
+    await this.watch(); // first, as it says what "now" is
     const id = customerInAddress();
-    if (id) this.open(id);
+    if (id && !this.visit) this.open(id);
   }
 
   /** Chooses a customer, as a step that the browser's Back undoes. */
@@ -157,7 +157,7 @@ class Page {
     this.isTroubled = true;
     if (error.status === 0) {
       this.say("away", "Rheos does not answer.", "Trying again until it does.");
-    } else if (error.status === 429 || error.code === "overloaded") {
+    } else if (error.code === "busy") {
       this.say("behind", "Busy.", "Too many ask at once. Trying again.");
     } else {
       this.catchingUp(error.message);
@@ -166,7 +166,7 @@ class Page {
 
   catchingUp(reason) {
     this.isTroubled = true;
-    this.say("behind", "Catching up.", `Rheos is ${reason.replace("not ready: ", "")}.`);
+    this.say("behind", "Catching up.", `${capital(reason)}.`);
   }
 
   /** Now as the answers mean it: wall time, or that of the replayed stream. */
@@ -193,7 +193,7 @@ class Page {
     } catch (error) {
       if (!(error instanceof api.ApiError)) throw error;
       this.vitals.show(null, error.status === 0 ? "away" : "behind");
-      if (this.visit?.answer) this.trouble(error);
+      if (!this.visit || this.visit.answer) this.trouble(error);
     } finally {
       this.isWatching = false;
     }
@@ -212,7 +212,7 @@ class Page {
     if (this.customers.known.length) return;
     const { users } = await api.customers(CUSTOMERS_OFFERED);
     this.customers.show(users, this.visit?.customerId);
-    if (this.visit) return;
+    if (this.visit || customerInAddress()) return;
     if (users.length) this.open(users[0].user_id);
     else this.say("empty", "No customers yet.", "Be a new one, or send events to Kafka.");
   }

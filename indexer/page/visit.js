@@ -82,18 +82,15 @@ export class Visit {
    */
   async take(type, item, startedMs) {
     const isShown = this.answer?.items.some(({ item_id }) => item_id === item.item_id);
-    const place = await api.postEvent(
-      {
-        user_id: this.customerId,
-        item_id: item.item_id,
-        type,
-        // Two clicks are two events, even where the stream's clock stands still between them.
-        event_id: `page-${randomHex(12)}`,
-        // Names the answer that showed the item, so that a click counts for its recommendation.
-        ...(isShown && this.answer.request_id ? { request_id: this.answer.request_id } : {}),
-      },
-      this.leaving.signal,
-    );
+    const place = await api.postEvent({
+      user_id: this.customerId,
+      item_id: item.item_id,
+      type,
+      // Two clicks are two events, even where the stream's clock stands still between them.
+      event_id: `page-${randomHex(12)}`,
+      // Names the answer that showed the item, so that a click counts for its recommendation.
+      ...(isShown ? { request_id: this.answer.request_id } : {}),
+    });
     const click = { type, item, startedMs, ...place, acceptedMs: performance.now() - startedMs };
     this.pending.push(click);
     this.pending.sort((one, other) => one.offset - other.offset);

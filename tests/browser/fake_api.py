@@ -70,6 +70,8 @@ class FakeApi:
         self.stream_delay_s = 0.03
         self.refuse_events = False
         self.lag_messages = 0
+        self.stream_now_ms: int | None = None  # the wall clock rules without it
+        self.is_busy = False
         for user, taken in {"17850": (2, 9, 4), "13047": (7, 5), "12583": (18, 19, 20)}.items():
             for hour, row in enumerate(taken):
                 kind = "purchase" if hour % 2 else "click"
@@ -104,8 +106,8 @@ class FakeApi:
         return JSONResponse(
             {
                 "not_ready": None if self.ready else NOT_READY,
-                "now_ms": int(time.time() * 1000),
-                "clock": "wall",
+                "now_ms": self.stream_now_ms or int(time.time() * 1000),
+                "clock": "stream" if self.stream_now_ms else "wall",
                 "generation": serving,
                 "view": {
                     "users": len(self.histories),
@@ -145,6 +147,8 @@ class FakeApi:
     async def recommendations(self, request: Request) -> Response:
         user_id = request.path_params["user_id"]
         self.asked.append(user_id)
+        if self.is_busy:
+            return _error(503, "busy", "256 requests are in work; try again")
         if not self.ready:
             return _not_ready()
         k = int(request.query_params["k"])
@@ -170,7 +174,7 @@ class FakeApi:
     async def post_event(self, request: Request) -> Response:
         event = await request.json()
         if self.refuse_events:
-            return _error(503, "unavailable", "Kafka did not acknowledge")
+            return _error(503, "kafka_away", "Kafka did not acknowledge")
         self.posted.append(event)
         user = event["user_id"]
         offset = self.offsets[user] = self.offsets.get(user, 6_000) + 1
@@ -241,7 +245,7 @@ def _error(status: int, code: str, message: str) -> Response:
 
 
 def _not_ready() -> Response:
-    response = _error(503, "unavailable", f"not ready: {NOT_READY}")
+    response = _error(503, "not_ready", NOT_READY)
     response.headers["retry-after"] = "1"
     return response
 

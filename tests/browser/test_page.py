@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.fake_api import TITLES, FakeApi, FakeServer
+from tests.browser.fake_api import START_MS, TITLES, FakeApi, FakeServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
@@ -167,13 +167,40 @@ async def test_while_the_indexer_catches_up_the_page_says_so_and_then_shows_the_
     async with open_page() as page:
         await page.goto(server.url + "?user=17850")
         await expect(page.locator("#list-state")).to_contain_text("Catching up")
-        await expect(page.locator("#list-state")).to_contain_text("12000 messages to go")
+        await expect(page.locator("#list-state")).to_contain_text(
+            "Reading the topics: 12000 messages to go."
+        )
         await expect(page.locator("[data-vital=state]")).to_contain_text("catching up")
         await expect(page.locator(".row")).to_have_count(0)
         api.ready = True
         await expect(page.locator(".row")).to_have_count(12)
         await expect(page.locator("#list-state")).to_be_empty()
         await expect(page.locator("[data-vital=state]")).to_contain_text("live")
+
+
+async def test_a_busy_indexer_is_asked_again(
+    api: FakeApi, server: FakeServer, open_page: OpenPage
+) -> None:
+    api.is_busy = True
+    async with open_page() as page:
+        await page.goto(server.url + "?user=17850")
+        await expect(page.locator("#list-state")).to_contain_text("Busy.")
+        api.is_busy = False
+        await expect(page.locator(".row")).to_have_count(12)
+
+
+async def test_with_the_streams_clock_now_is_what_the_stream_says(
+    api: FakeApi, server: FakeServer, open_page: OpenPage
+) -> None:
+    api.stream_now_ms = START_MS + 5 * 3_600_000
+    api.lag_messages = 1_234
+    async with open_page() as page:
+        await page.goto(server.url + "?user=17850")
+        await expect(page.locator(".entry time")).to_have_text(
+            ["3 hours ago", "4 hours ago", "5 hours ago"]
+        )
+        await expect(page.locator("[data-vital=now]")).to_contain_text("9 Oct 2025")
+        await expect(page.locator("[data-vital=state]")).to_contain_text("1,234 messages behind")
 
 
 async def test_when_the_api_goes_away_the_page_says_so_keeps_the_list_and_comes_back(
