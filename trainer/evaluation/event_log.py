@@ -1,20 +1,20 @@
 """A file of past events, cleaned and put in the order in which an evaluation plays it."""
 
-import csv
 import fnmatch
-import gzip
 import itertools
-import lzma
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from rheos.events import Event, InvalidEvent
+from rheos.events import Event, EventRules, InvalidEvent
 from rheos.mapping import EventMapping
+from rheos.row_file import Row, RowFile
 from rheos.state import Int64s
+
+FAR_FUTURE_MS = 1 << 52
+"""A file has no times of arrival: whatever its times, they are not too early for it."""
 
 
 class EventLog(NamedTuple):
@@ -34,49 +34,73 @@ class EventLog(NamedTuple):
 
 
 class LogFormat(NamedTuple):
-    """How to read a file. ``drop`` maps a column to a glob of cells whose rows are left out (a
-    cancelled invoice's, say); rows whose ``positive`` column is not above 0 are too. ``basket``
-    names the column that, with user and item, says which lines repeat each other.
+    """What the rows of a file mean. ``mapping`` None: JSON lines that are events already.
+
+    ``drop`` maps a column to a glob of the cells whose rows are left out (a cancelled invoice's,
+    say); rows whose ``positive`` column is not above 0 are too. ``basket`` names the column that,
+    with user and item, says which lines repeat each other. All three need a CSV file.
     """
 
-    mapping: EventMapping
-    separator: str = ","
+    mapping: EventMapping | None
     basket: str = ""
     drop: Mapping[str, str] = {}
     positive: str = ""
 
+    def columns(self) -> list[str]:
+        """The columns that are used beside the mapped ones."""
+        return [*self.drop, *(column for column in (self.basket, self.positive) if column)]
 
-def read(path: Path, shape: LogFormat, shuffle_ties: int | None) -> EventLog:
-    """Reads a CSV file (plain, .gz or .xz).
 
-    Events are ordered by time, then by basket, then as in the file. Of lines with the same user,
-    item and basket (without baskets: and time) the first one stays. Lines with the same user, time
-    and basket are shuffled with the seed ``shuffle_ties``: a file may give an invoice's lines in an
+def read(file: RowFile, shape: LogFormat, rules: EventRules, shuffle_ties: int | None) -> EventLog:
+    """Reads the events of a file.
+
+    They are ordered by time, then by basket, then as in the file. Of lines with the same user, item
+    and basket (without baskets: and time) the first one stays. Lines with the same user, time and
+    basket are shuffled with the seed ``shuffle_ties``: a file may give an invoice's lines in an
     order that tells more than any live stream would. None keeps the file's order.
 
-    Raises ValueError for a column that the file lacks, OSError for the file itself.
+    Raises ValueError for a column that the file lacks or a file without events, RowFileError for
+    the file itself.
     """
+    header = file.columns()
+    missing = shape.mapping.missing_columns(header) if shape.mapping and not file.is_json else []
+    missing += [column for column in shape.columns() if column not in header]
+    if missing:
+        raise ValueError(f"{file.path} has no column {missing[0]!r}; it has {', '.join(header)}")
     events: list[Event] = []
     baskets: list[str] = []
     dropped: Counter[str] = Counter()
     rows = 0
-    with open_text(path) as file:
-        for row in _rows(file, path, shape):
-            rows += 1
-            if any(fnmatch.fnmatchcase(row[key], glob) for key, glob in shape.drop.items()):
-                dropped["drop"] += 1
-            elif shape.positive and not _is_positive(row[shape.positive]):
-                dropped["not_positive"] += 1
+    for row in file.rows():
+        rows += 1
+        cells = row.cells or {}
+        if row.problem:
+            dropped["wrong_type"] += 1
+        elif any(fnmatch.fnmatchcase(cells[key], glob) for key, glob in shape.drop.items()):
+            dropped["drop"] += 1
+        elif shape.positive and not _is_positive(cells[shape.positive]):
+            dropped["not_positive"] += 1
+        else:
+            try:
+                events.append(_event(row, shape.mapping, rules))
+            except InvalidEvent as error:
+                dropped[error.reason] += 1
             else:
-                try:
-                    events.append(shape.mapping.event_from_row(row))
-                except InvalidEvent as error:
-                    dropped[error.reason] += 1
-                else:
-                    baskets.append(row[shape.basket] if shape.basket else "")
+                baskets.append(cells[shape.basket] if shape.basket else "")
     if not events:
-        raise ValueError(f"{path.name}: none of its {rows} rows is an event ({dict(dropped)})")
+        raise ValueError(f"{file.path}: none of its {rows} rows is an event ({dict(dropped)})")
     return _in_order(events, baskets, shape, shuffle_ties, rows, dropped)
+
+
+def _event(row: Row, mapping: EventMapping | None, rules: EventRules) -> Event:
+    if mapping is None:
+        return rules.decode(row.original, FAR_FUTURE_MS)
+    if row.cells is None:
+        event = mapping.event_from_json(row.original)
+    else:
+        event = mapping.event_from_row(row.cells)
+    rules.check(event, FAR_FUTURE_MS)
+    return event
 
 
 def of_events(events: Sequence[Event]) -> EventLog:
@@ -121,28 +145,8 @@ def _numbered(ids: list[str]) -> tuple[list[str], Int64s]:
     return distinct, np.array([number_of[name] for name in ids], np.int64)
 
 
-def _rows(file: IO[str], path: Path, shape: LogFormat) -> Iterator[dict[str, str]]:
-    reader = csv.DictReader(file, delimiter=shape.separator, restval="")
-    header = list(reader.fieldnames or ())
-    missing = shape.mapping.missing_columns(header)
-    extra = [*shape.drop, shape.basket, shape.positive]
-    missing += [column for column in extra if column and column not in header]
-    if missing:
-        raise ValueError(f"{path.name} has no column {missing[0]!r}; it has {', '.join(header)}")
-    yield from reader
-
-
 def _is_positive(cell: str) -> bool:
     try:
         return float(cell) > 0
     except ValueError:
         return False
-
-
-def open_text(path: Path) -> IO[str]:
-    """Opens a text file that may be compressed, by its name."""
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8", newline="")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")

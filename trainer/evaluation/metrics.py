@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from rheos.state import Float64s, Int64s
 
+NO_CANDIDATE = 1 << 40
+"""How many stand above an item that is not among the candidates: it is missed at every k."""
+
 
 class Accuracy(NamedTuple):
     """Mean accuracy at some k over ``cases`` cases; NaN everywhere when there are none."""
@@ -91,14 +94,14 @@ def compare(
     """(better, tied) of the item at ``target`` among ``scores`` (n,); itself not counted.
 
     Equal scores go to the item with more ``popularity`` (n,), if it is given. Items that are not
-    ``allowed`` (n,) do not count. A target with the score -inf was no candidate: all others are
-    better. Raises ValueError for NaN, which compares with nothing and would pass for a good rank.
+    ``allowed`` (n,) do not count. A target with the score -inf is NO_CANDIDATE. Raises ValueError
+    for NaN, which compares with nothing and would pass for a good rank.
     """
     if np.isnan(scores).any():
         raise ValueError("a score is NaN")
     own = scores[target]
     if own == -np.inf:
-        return len(scores) - 1, 0
+        return NO_CANDIDATE, 0
     higher, equal = scores > own, scores == own
     if popularity is not None:
         higher |= equal & (popularity > popularity[target])

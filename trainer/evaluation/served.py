@@ -16,6 +16,8 @@ from trainer.evaluation.metrics import Accuracy
 
 _AT_ONCE = 256  # (256, items) float32 scores: 100 MB for 100,000 items
 
+_MISSED = (metrics.NO_CANDIDATE, 0)
+
 
 class Case(NamedTuple):
     """What a user did, oldest first, and the item that came next."""
@@ -50,7 +52,7 @@ def accuracy(
             if np.isnan(final).any():
                 return Accuracy(np.nan, np.nan, np.nan, np.nan, len(cases))
             row = generation.row_of.get(case.target)
-            above, beside = (len(final), 0) if row is None else metrics.compare(final, row)
+            above, beside = metrics.compare(final, row) if row is not None else _MISSED
             better.append(above)
             tied.append(beside)
         progress(len(better), len(cases))

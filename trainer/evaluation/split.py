@@ -6,6 +6,7 @@ authors; HR@10 and NDCG@10 are means over users. Sampled metrics are not consist
 of all items (Krichene & Rendle, KDD 2020): good for a comparison with the paper, and no more.
 """
 
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from rheos.state import Int64s
 from trainer import data_set, fitting
 from trainer.data_set import DataSet
-from trainer.evaluation import event_log, metrics, refit
+from trainer.evaluation import metrics, refit
 from trainer.evaluation.metrics import Accuracy
 from trainer.models.model import Model, Progress
 
@@ -86,7 +87,8 @@ def evaluate(
 
 def _lines(path: Path, least: int) -> Iterator[tuple[int, list[str]]]:
     """Numbered lines of tab-separated cells, at least ``least`` of them each."""
-    with event_log.open_text(path) as file:
+    opened = lzma.open if path.suffix == ".xz" else open
+    with opened(path, "rt", encoding="ascii") as file:
         for number, line in enumerate(file, 1):
             cells = line.rstrip("\n").split("\t")
             if len(cells) < least or not cells[0]:

@@ -94,10 +94,9 @@ def test_equal_scores_go_to_the_more_popular_item():
     assert metrics.compare(scores, target=1, popularity=popularity) == (1, 1)
 
 
-def test_a_target_that_was_no_candidate_stands_last():
-    assert metrics.compare(np.array([-np.inf, -np.inf, 0.0]), target=0) == (2, 0)
-    everything_out = np.full(3, -np.inf)
-    assert metrics.of_targets(*zip(metrics.compare(everything_out, 0)), k=2).hit_rate == 0.0
+def test_a_target_that_was_no_candidate_is_missed_at_every_k():
+    better, tied = metrics.compare(np.array([-np.inf, -np.inf, 0.0]), target=0)
+    assert metrics.of_targets([better], [tied], k=100).hit_rate == 0.0
 
 
 @pytest.mark.parametrize(

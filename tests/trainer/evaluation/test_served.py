@@ -1,0 +1,108 @@
+"""Full-ranking accuracy through a generation, against one case at a time in plain Python."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rheos.generation import RANKERS, Generation
+from rheos.snapshot import Manifest, Snapshot
+from rheos.state import History
+from trainer.evaluation import metrics, served
+from trainer.evaluation.served import Case
+
+DEPTH = 6
+
+
+class Backwards:
+    """A ranker that turns the order of the rows around."""
+
+    def score(self, user_vector, rows):
+        return rows.astype(np.float32)
+
+
+@pytest.fixture
+def make_generation(monkeypatch):
+    monkeypatch.setitem(RANKERS, "backwards", lambda parameters, tensors: Backwards())
+
+    def make(ranker=None, seed=0):
+        random = np.random.default_rng(seed)
+        vectors = random.normal(size=(20, 4)).astype(np.float32)
+        manifest = Manifest(
+            number=1,
+            model="test",
+            dimensions=4,
+            items=20,
+            interactions=1,
+            created_ms=0,
+            window={},
+            parameters={},
+            metrics={},
+            encoder={"kind": "fold_in", "alpha": 20.0, "regularisation": 0.05},
+            ranker=ranker,
+            software={},
+        )
+        tensors = {"item_vectors": vectors, "popularity": np.ones(20, np.float32)}
+        return Generation(Snapshot("1-00000000", manifest, [f"i{n}" for n in range(20)], tensors))
+
+    return make
+
+
+def case(history, target):
+    count = len(history)
+    weights, times = np.ones(count, np.float32), np.arange(count, dtype=np.int64)
+    return Case(History(list(history), weights, times), target)
+
+
+def drawn_cases(count, seed=1):
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        items = [f"i{n}" for n in random.permutation(25)]  # five of them nobody knows
+        known = next(item for item in items if int(item[1:]) < 20)
+        history = dict.fromkeys([known, *items[: random.integers(1, 8)]])
+        yield case(history, next(item for item in reversed(items) if item not in history))
+
+
+def slow_rank(generation, one, depth):
+    """The 0-based rank of the target, or None for a miss."""
+    (user,) = generation.encoder.encode([one.history])
+    scored = [
+        (float(vector @ user), item)
+        for item, vector in zip(generation.item_ids, generation.item_vectors, strict=True)
+        if item not in one.history.item_ids
+    ]
+    order = [item for _, item in sorted(scored, reverse=True)]
+    if generation.ranker is not None:
+        order = sorted(order[:depth], key=lambda item: -generation.row_of[item])
+    return order.index(one.target) if one.target in order else None
+
+
+@pytest.mark.parametrize("ranker", [None, {"kind": "backwards"}])
+def test_accuracy_agrees_with_one_case_at_a_time(make_generation, ranker):
+    generation = make_generation(ranker)
+    cases = list(drawn_cases(600))  # more than one batch
+    ranks = [slow_rank(generation, one, DEPTH) for one in cases]
+    expected = metrics.of_targets([99 if r is None else r for r in ranks], [0] * len(ranks), k=5)
+    assert 0.05 < expected.hit_rate < 0.95
+    assert served.accuracy(generation, cases, 5, depth=DEPTH) == expected
+
+
+def test_a_user_without_a_known_item_ties_everything(make_generation):
+    found = served.accuracy(make_generation(), [case(["nobody's"], "i3")], 5, depth=DEPTH)
+    assert found.hit_rate == pytest.approx(5 / 20)
+
+
+def test_what_stands_in_the_history_cannot_be_hit(make_generation):
+    found = served.accuracy(make_generation(), [case(["i1", "i2"], "i1")], 20, depth=DEPTH)
+    assert found.hit_rate == 0.0
+
+
+def test_scores_that_are_not_finite_have_no_accuracy(make_generation):
+    generation = make_generation()
+    generation.item_vectors = generation.item_vectors.copy()
+    generation.item_vectors[3] = np.nan
+    assert math.isnan(served.accuracy(generation, [case(["i1"], "i2")], 5, depth=DEPTH).ndcg)
+
+
+def test_no_cases_have_no_accuracy(make_generation):
+    assert served.accuracy(make_generation(), [], 5, depth=DEPTH).cases == 0
