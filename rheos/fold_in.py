@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from rheos.encoder import EncoderContext
+from rheos.latest_items import latest_items
 from rheos.state import Float32s, History, Int64s
 
 
@@ -110,37 +111,6 @@ class FoldIn:
         return solution.astype(np.float32, copy=False)
 
     def _padded(self, histories: Sequence[History]) -> tuple[Int64s, Float32s, np.ndarray]:
-        """Rows, weights and a mask, each (B, n): the latest distinct known items, newest first.
-
-        An item counts once, at its latest place, with its strongest weight there.
-        """
-        picked: list[list[tuple[int, float]]] = []
-        row_of, last = self._row_of, self._last
-        for history in histories:
-            latest: dict[int, float] = {}
-            weights = history.weights.tolist()
-            for position in range(len(weights) - 1, -1, -1):
-                row = row_of.get(history.item_ids[position])
-                if row is None:
-                    continue
-                weight = weights[position]
-                kept = latest.get(row)
-                if kept is None:
-                    if len(latest) == last:
-                        break
-                    latest[row] = weight
-                elif abs(weight) > abs(kept):
-                    latest[row] = weight
-            picked.append(list(latest.items()))
-        width = max(1, max(map(len, picked)))
-        rows = np.zeros((len(picked), width), np.int64)
-        factors = np.zeros((len(picked), width), np.float32)
-        known = np.zeros((len(picked), width), bool)
-        for user, pairs in enumerate(picked):
-            if pairs:
-                count = len(pairs)
-                rows[user, :count] = [row for row, _ in pairs]
-                factors[user, :count] = [weight for _, weight in pairs]
-                known[user, :count] = True
-        factors *= self._recency[:width]
-        return rows, factors, known
+        """Rows, weights and a mask, each (B, n); the weights are damped by recency."""
+        rows, weights, known = latest_items(histories, self._row_of, self._last)
+        return rows, weights * self._recency[: rows.shape[1]], known
