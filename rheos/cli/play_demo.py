@@ -10,9 +10,9 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rheos.settings import Settings
 
-DEFAULT_SPEED = 60.0
-"""A minute of the shop is a second: its times are whole minutes, and in the opening hours of the
-second half about ten lines a minute were sold."""
+DEFAULT_SPEED = 120.0
+"""Two minutes of the shop are a second: in the opening hours of the second half it sells about five
+lines a minute."""
 
 CUSTOMER = "17850"
 """Someone who bought in the first half, to ask the API for."""

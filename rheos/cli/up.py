@@ -19,9 +19,9 @@ LOCAL_HOSTS = (LOCAL_HOST, "localhost")
 # Seconds to stop in, by stop order; nine in all (rheos.supervisor).
 DEMO_GRACE_S, WORKER_GRACE_S, KAFKA_GRACE_S = 1.0, 4.5, 3.5
 
-FIRST_REFIT_EVENTS = 300_000
-"""The demo's player asks for the first fit itself, on the 271,000 rows of the backfill; the trainer
-would begin with the first thousand and compete with it for the processor."""
+TRAINER_BEGINS_EVENTS = 200_000
+"""The demo's player asks for the first fit itself, on the 189,000 events of the first half; the
+trainer would begin with the first thousand, and compete with the backfill for the processor."""
 
 READY_TIMEOUT_S = 900.0
 """An indexer is ready once it has read all states, which takes minutes for millions."""
@@ -136,6 +136,7 @@ def _children(
     wait for Kafka by themselves. The player stops first, Kafka last."""
     import sys
 
+    from rheos.cli.broker import unreachable
     from rheos.cli.probe import reached_at
     from rheos.cli.worker import ENVIRONMENT, ports
     from rheos.supervisor import Child
@@ -147,7 +148,7 @@ def _children(
         children.append(
             Child("kafka", kafka.argv(), ready=kafka.is_ready, stop_order=2, grace_s=KAFKA_GRACE_S)
         )
-    of_demo = {"RHEOS_TRAINER_MIN_EVENTS": str(FIRST_REFIT_EVENTS)} if speed is not None else {}
+    of_demo = {"RHEOS_TRAINER_MIN_EVENTS": str(TRAINER_BEGINS_EVENTS)} if speed is not None else {}
     children += [
         Child(
             port.owner,
@@ -166,7 +167,8 @@ def _children(
                 "demo",
                 [*rheos, "play-demo", "--speed", str(speed)],
                 env=ENVIRONMENT,
-                ready=lambda: True,  # nobody waits for the end of its year
+                # Nobody waits for the end of its year.
+                ready=lambda: unreachable(settings.kafka.bootstrap) is None,
                 grace_s=DEMO_GRACE_S,
                 one_shot=True,
             )

@@ -21,8 +21,22 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 small product would start a thread for every core (half of the requests per second). Fits take
 their threads from trainer.threads."""
 
-QUIET = ("kafka", "aiokafka", "faust", "mode", "httpx")
-"""Libraries whose information is no news to a person who runs a worker."""
+QUIET = {
+    "kafka": logging.ERROR,
+    "aiokafka": logging.WARNING,
+    # It asks again by itself while the broker or its groups' topic is starting.
+    "aiokafka.consumer.group_coordinator": logging.CRITICAL,
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    # mode names a service's logger after the module that its class stands in.
+    "abc": logging.WARNING,
+    "stream.app": logging.WARNING,
+    "stream.micro_batch": logging.WARNING,
+    "faiss.loader": logging.WARNING,
+    "uvicorn": logging.WARNING,
+    "httpx": logging.WARNING,
+}
+"""From which level a logger's lines are news to a person who runs a worker."""
 
 
 def stream() -> int:
@@ -74,8 +88,8 @@ def _run(name: str) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for library in QUIET:
-        logging.getLogger(library).setLevel(logging.WARNING)
+    for logger, level in QUIET.items():
+        logging.getLogger(logger).setLevel(level)
     settings = settings_file.load()
     addresses(settings.kafka.bootstrap)
     (port,) = (port for port in ports(settings) if port.owner == name)
