@@ -12,10 +12,13 @@ import re
 import statistics
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from rheos.catalogue import Item, encode_record
 from rheos.demo import online_retail
+
+Row = tuple[str, ...]
 
 SEED = 2015
 
@@ -57,8 +60,8 @@ CATEGORIES = {
 
 def main(original: Path) -> None:
     with lzma.open(original, "rt", encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    rows = in_order(rows, header)
+        header, *unordered = csv.reader(file)
+    rows = in_order([tuple(row) for row in unordered], header)
     with lzma.open(online_retail.ROWS_FILE, "wt", preset=9, encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     with lzma.open(online_retail.ITEMS_FILE, "wb", preset=9) as lines:
@@ -66,11 +69,11 @@ def main(original: Path) -> None:
             lines.write(encode_record(item) + b"\n")
 
 
-def in_order(rows: list[list[str]], header: list[str]) -> list[list[str]]:
+def in_order(rows: Sequence[Row], header: list[str]) -> list[Row]:
     """The rows by time; those of one invoice and minute shuffled."""
     time, invoice = header.index("InvoiceDate"), header.index("InvoiceNo")
     draw = random.Random(SEED)
-    shuffled = []
+    shuffled: list[Row] = []
     by_time = sorted(rows, key=lambda row: row[time])
     for _, lines in itertools.groupby(by_time, key=lambda row: (row[time], row[invoice])):
         basket = list(lines)
@@ -79,7 +82,7 @@ def in_order(rows: list[list[str]], header: list[str]) -> list[list[str]]:
     return shuffled
 
 
-def items(rows: list[list[str]], header: list[str]) -> list[Item]:
+def items(rows: Sequence[Row], header: list[str]) -> list[Item]:
     """An item for each code, ordered by code."""
     code, title, price = map(header.index, ("StockCode", "Description", "UnitPrice"))
     titles: defaultdict[str, Counter[str]] = defaultdict(Counter)
