@@ -16,7 +16,7 @@ export class Customers {
       if (id) onChoose(id);
       else parts.input.focus();
     });
-    parts.fresh.addEventListener("click", () => onChoose(`guest-${randomHex(10)}`));
+    parts.fresh.addEventListener("click", () => onChoose(`guest-${randomHex(8)}`));
   }
 
   /** Offers `users`; marks the one that is chosen. */

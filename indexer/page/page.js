@@ -80,7 +80,7 @@ class Page {
     byId("customer-facts").textContent = "";
     this.customers.mark(id);
     if (!id) return;
-    byId("customer-name").textContent = `Customer ${id}`;
+    byId("customer-name").replaceChildren("Customer ", element("span", {}, id));
     document.title = `${id} · Rheos`;
     this.say("loading", "Reading …");
     const visit = new Visit(id, {
@@ -98,7 +98,8 @@ class Page {
   show(user, answer) {
     this.serves(answer.generation);
     const entries = user?.history ?? [];
-    this.history.show(entries, this.now());
+    // The last status is seconds old; in a replayed stream these may be hours.
+    this.history.show(entries, Math.max(this.now(), entries[0]?.time_ms ?? 0));
     this.change = this.list.show(answer.items);
     byId("customer-facts").textContent = customerFacts(user);
     byId("history-facts").textContent = entries.length ? "newest first" : "";

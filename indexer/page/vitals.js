@@ -9,21 +9,30 @@ export class Vitals {
   /** `list` is a <dl>. */
   constructor(list) {
     this.list = list;
+    this.last = null; // events and performance.now() of the status before
   }
 
   /** `status` of the API, or null when it gave none; `state` is a key of STATES. */
   show(status, state) {
     this.list.replaceChildren(
       vital("state", "State", STATES[state], lagText(status), state),
-      ...(status ? known(status) : []),
+      ...(status ? [this.events(status.events_accepted), ...known(status)] : []),
     );
+  }
+
+  events(accepted) {
+    const now = { accepted, atMs: performance.now() };
+    const { last } = this;
+    this.last = now;
+    const perSecond = last && ((accepted - last.accepted) * 1_000) / (now.atMs - last.atMs);
+    const flow = perSecond >= 0.5 ? `+${wholeNumber(Math.round(perSecond))}/s` : "";
+    return vital("events", "Events", wholeNumber(accepted), flow);
   }
 }
 
 function known({ view, clock, now_ms, generation }) {
   return [
     vital("customers", "Customers", wholeNumber(view.users)),
-    vital("items", "Items", wholeNumber(view.items)),
     // Replayed events bring their own time, which is then "now" for every answer.
     clock === "stream" && now_ms > 0 ? vital("now", "Stream time", dateText(now_ms)) : null,
     generation

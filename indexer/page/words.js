@@ -16,10 +16,10 @@ export const wholeNumber = (value) => whole.format(value);
 export const priceText = (value) => price.format(value);
 export const dateText = (timeMs) => minute.format(new Date(timeMs));
 
-/** "3 hours ago" for less than a month before `nowMs`, the date for anything else. */
+/** "3 hours ago" for less than a month before `nowMs`, the date for anything older. */
 export function agoText(timeMs, nowMs) {
   const past = nowMs - timeMs;
-  if (past < -60_000 || past > 30 * 86_400_000) return dateText(timeMs);
+  if (past > 30 * 86_400_000) return dateText(timeMs);
   const [unit, span] = SPANS.find(([, size]) => past >= size) ?? ["second", 1_000];
   return relative.format(-Math.max(0, Math.round(past / span)), unit);
 }

@@ -107,11 +107,11 @@ class FakeApi:
             {
                 "not_ready": None if self.ready else NOT_READY,
                 "now_ms": self.stream_now_ms or int(time.time() * 1000),
+                "events_accepted": sum(len(events) for events in self.histories.values()),
                 "clock": "stream" if self.stream_now_ms else "wall",
                 "generation": serving,
                 "view": {
                     "users": len(self.histories),
-                    "items": len(self.titles),
                     "lag_messages": {"t.user-state": self.lag_messages},
                 },
             }
