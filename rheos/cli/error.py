@@ -5,6 +5,8 @@ import sys
 FAILED = 1
 WRONG_USAGE = 2
 
+OURS = ("rheos", "stream", "indexer", "trainer")
+
 _EXPECTED = {
     ("rheos.settings", "SettingsError"): WRONG_USAGE,
     ("rheos.client", "ApiError"): FAILED,
@@ -36,6 +38,12 @@ def explained(error: Exception) -> tuple[str | None, int]:
             return str(error), status
     if _is(error, "kafka.errors", "KafkaError"):
         return f"Kafka: {_first_line(error)}", FAILED
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OURS:
+        return (
+            f"{error.name} is not installed here: pip install 'rheos[all]', or the part of one"
+            " worker (rheos doctor names them)",
+            FAILED,
+        )
     if isinstance(error, OSError):
         return _first_line(error), FAILED
     return None, FAILED

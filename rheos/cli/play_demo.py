@@ -1,8 +1,7 @@
 """``rheos play-demo``: the demo's data, into a running system. `rheos up --demo` runs it."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -40,18 +39,20 @@ def command(*, speed: Annotated[float, Parameter(alias="-s")] = DEFAULT_SPEED) -
         How many times faster than recorded the second half is played; 0: as fast as it is taken.
     """
     from rheos.cli import broker
+    from rheos.cli.stop_signals import stop_signals
     from rheos.settings import load
 
     settings = load()
     _quiet()
     broker.wait_for_topics(settings, BROKER_TIMEOUT_S)
-    stop = threading.Event()
+    # In a replay a signal lets the transaction in work end. Elsewhere it ends the process at once,
+    # as every step may be interrupted anywhere.
     _load_catalogue(settings)
-    with _stopped_by_signals(stop):
+    with stop_signals() as stop:
         _replay(settings, stop, 0.0, half=True)
     if not stop.is_set():
         _train(settings)
-        with _stopped_by_signals(stop):
+        with stop_signals() as stop:
             asking = threading.Thread(target=_tell_when_served, args=(settings, stop), daemon=True)
             asking.start()
             _replay(settings, stop, speed, half=False)
@@ -63,21 +64,6 @@ def _quiet() -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """A signal lets the transaction in work end. Elsewhere it ends the process at once, as every
-    step may be interrupted anywhere."""
-    import signal
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _load_catalogue(settings: "Settings") -> None:

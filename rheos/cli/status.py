@@ -70,7 +70,7 @@ def _print(
         state = f"{worker.state}: {worker.text}" if worker.text else worker.state
         generation = str(worker.generation_number or "")
         if worker.worker == "indexer" and api.get("generation"):
-            generation = str(api["generation"])
+            generation = str(api["generation"]["name"])
         lag = ", ".join(f"{topic} {count:,}" for topic, count in worker.lag_messages.items())
         where = worker.address.removeprefix("http://")
         table.add_row(worker.worker, state, where, generation, lag)
