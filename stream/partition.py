@@ -44,7 +44,7 @@ from rheos.state import (
 )
 from rheos.topics import Topics
 from stream.agent import Agent, Changes
-from stream.cluster import Cluster, Range, TopicIdentity
+from stream.cluster import ANSWER_WITHIN_S, Cluster, Range, TopicIdentity
 from stream.record import Record
 from stream.store import Store
 
@@ -53,6 +53,7 @@ MAX_RECORD_BYTES = 1_000_000
 
 _CHECKPOINT = CHECKPOINT_KEY.decode()
 _STEP_S = 0.5  # how often a step that waits for the broker looks whether the worker stops
+_READ_STEP_S = 0.05  # a read waits that long for 5,000 records, however few are there
 _BETWEEN_TRIES_S = 0.02
 _CACHED_STATES = 4096
 _FENCED = {
@@ -132,12 +133,15 @@ class Partition:
                 "transactional.id": name,
                 "transaction.timeout.ms": stream.transaction_timeout_s * 1000,
                 "linger.ms": 5,
+                "queue.buffering.max.messages": 10_000_000,  # batch_records bounds it
                 "message.max.bytes": 2 * MAX_RECORD_BYTES,
                 "partitioner": "murmur2_random",
-                "log_level": 2,
-            }
+            },
+            logger=_log,
         )
-        self._until_done(self._writer.init_transactions)
+        # Until a broker is connected, init_transactions sleeps half a second between its tries.
+        self._producer.list_topics(self._agent.state_topic, timeout=ANSWER_WITHIN_S)
+        self._until_done(self._producer.init_transactions)
 
     def _catch_up(self, state: Range) -> None:
         if self._store.position >= state.end:
@@ -151,8 +155,8 @@ class Partition:
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 20,
-                "log_level": 2,
-            }
+            },
+            logger=_log,
         )
         try:
             begin = max(self._store.position, state.begin)
@@ -161,7 +165,7 @@ class Partition:
             while position < state.end:
                 if self._stopping.is_set():
                     raise Abandoned
-                position = self._keep_read(consumer.consume(5000, _STEP_S), position)
+                position = self._keep_read(consumer.consume(5000, _READ_STEP_S), position)
         finally:
             consumer.close()
 
@@ -274,21 +278,12 @@ class Partition:
     def _produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, **options: Any
     ) -> None:
-        producer = self._writer
-        while True:
-            try:
-                producer.produce(topic, value, key, partition, **options)
-                return
-            except BufferError:  # librdkafka's queue is full
-                producer.poll(_STEP_S)
-                if self._stopping.is_set():
-                    raise Abandoned from None
+        self._writer.produce(topic, value, key, partition, **options)
 
     def _finish(self) -> None:
-        while self._writer.flush(_STEP_S):
-            if self._stopping.is_set():
-                raise Abandoned
+        # Not flush: it raises a fatal error (fencing) from within whatever callback it calls.
         self._until_done(self._writer.commit_transaction)
+        self._writer.poll(0)  # for _note_written
 
     def _keep(self, batch: "_Batch") -> None:
         checkpoint = Checkpoint(batch.next_offset, *self._identity)
