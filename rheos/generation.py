@@ -5,6 +5,8 @@ from typing import Any
 
 from rheos.encoder import Encoder, EncoderContext
 from rheos.fold_in import FoldIn
+from rheos.history_map import HistoryMap
+from rheos.neumf_ranker import NeumfRanker
 from rheos.ranker import Ranker
 from rheos.snapshot import Manifest, Snapshot, SnapshotError
 from rheos.state import Float32s
@@ -12,8 +14,8 @@ from rheos.state import Float32s
 EncoderLoader = Callable[[Mapping[str, Any], Mapping[str, Float32s], EncoderContext], Encoder]
 RankerLoader = Callable[[Mapping[str, Any], Mapping[str, Float32s]], Ranker]
 
-ENCODERS: dict[str, EncoderLoader] = {"fold_in": FoldIn.load}
-RANKERS: dict[str, RankerLoader] = {}
+ENCODERS: dict[str, EncoderLoader] = {"fold_in": FoldIn.load, "history_map": HistoryMap.load}
+RANKERS: dict[str, RankerLoader] = {"neumf": NeumfRanker.load}
 
 
 class Generation:

@@ -19,6 +19,10 @@ class LatestItems(NamedTuple):
     weights: Float32s
     known: npt.NDArray[np.bool_]
 
+    def take(self, places: Int64s) -> "LatestItems":
+        """The histories at ``places``."""
+        return LatestItems(self.rows[places], self.weights[places], self.known[places])
+
 
 def latest_items(histories: Sequence[History], row_of: Mapping[str, int], last: int) -> LatestItems:
     """The latest ``last`` distinct known items of each history.

@@ -11,6 +11,7 @@ from trainer.models.model import Model
 
 MODELS = {
     "als": "trainer.models.als:Als",
+    "neumf": "trainer.models.neumf:NeuMF",
 }
 """Each model's name and class; a new model joins here and in tests/contract/test_models.py."""
 
