@@ -5,8 +5,6 @@ import { element } from "./element.js";
 const MEANINGS = {
   vector: "close to the customer's vector, which every event moves",
   next: "taken in the same visit as the customer's last items",
-  near: "taken right before or after the customer's last items",
-  far: "taken in the same visit as the customer's last items",
   trend: "taken much by everybody now",
   new: "new in the catalogue, placed by its neighbours or content",
 };

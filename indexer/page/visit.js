@@ -12,7 +12,7 @@
 import * as api from "./api.js";
 import { randomHex } from "./chance.js";
 
-export const LIST_SIZE = 12;
+const LIST_SIZE = 12;
 
 const FIRST_PAUSE_MS = 4;
 const LONGEST_PAUSE_MS = 400;
@@ -167,7 +167,7 @@ export class Visit {
 }
 
 /** Whether an answer that reflects the log up to `asOf` has the event at `place`. */
-export function reaches(asOf, place) {
+function reaches(asOf, place) {
   return asOf != null && asOf.partition === place.partition && asOf.offset >= place.offset;
 }
 
@@ -175,6 +175,6 @@ function samePlace(one, other) {
   return one?.partition === other?.partition && one?.offset === other?.offset;
 }
 
-export function sleep(ms) {
+function sleep(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
