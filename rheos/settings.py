@@ -164,7 +164,7 @@ class IndexerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[Port, Meta(description="Port of the API, the page and /metrics.")] = 8000
     index: Annotated[
         Literal["auto", "flat", "hnsw"],
-        Meta(description="FAISS index; auto is flat up to 50,000 items, then HNSW."),
+        Meta(description="FAISS index; auto is flat up to 100,000 items, then HNSW."),
     ] = "auto"
     max_k: Annotated[Positive, Meta(description="Largest k of a query.")] = 500
     max_concurrent: Annotated[
@@ -181,10 +181,14 @@ class RetrievalSettings(Struct, frozen=True, forbid_unknown_fields=True):
     vector_depth: Annotated[Positive, Meta(description="Candidates from the user vector.")] = 200
     next_depth: Annotated[Positive, Meta(description="Candidates from the next-lists.")] = 200
     trend_depth: Annotated[Positive, Meta(description="Candidates from the trend.")] = 100
-    vector_weight: Annotated[float, Meta(ge=0, description="Share of the user vector.")] = 0.3
-    near_weight: Annotated[float, Meta(ge=0, description="Share of the near next-lists.")] = 0.2
-    far_weight: Annotated[float, Meta(ge=0, description="Share of the far next-lists.")] = 0.5
-    trend_weight: Annotated[float, Meta(ge=0, description="Share of the trend.")] = 0.02
+    vector_weight: Annotated[float, Meta(ge=0, description="Share of the user vector.")] = 0.4
+    near_weight: Annotated[float, Meta(ge=0, description="Share of the near next-lists.")] = 0.0
+    far_weight: Annotated[float, Meta(ge=0, description="Share of the far next-lists.")] = 0.6
+    far_damping: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Power of an item's own count that divides its far score."),
+    ] = 0.6
+    trend_weight: Annotated[float, Meta(ge=0, description="Share of the trend.")] = 0.01
     leave_out_seen: Annotated[
         bool, Meta(description="Leave items of the user's history out of the answer.")
     ] = True

@@ -1,5 +1,7 @@
 """A model fitted on the beginning of a log, as an evaluation that plays the log needs it."""
 
+import hashlib
+
 import numpy as np
 
 from rheos.events import EventRules
@@ -38,6 +40,7 @@ class Refit:
 
 
 def in_memory(made: Made) -> Generation:
-    """A generation that no snapshot on disk stands behind."""
-    name = f"{made.manifest.number}-00000000"
+    """A generation that no snapshot on disk stands behind; other vectors make another name."""
+    digest = hashlib.sha256(made.tensors["item_vectors"].tobytes()).hexdigest()
+    name = f"{made.manifest.number}-{digest[:8]}"
     return Generation(Snapshot(name, made.manifest, made.item_ids, dict(made.tensors)))
