@@ -35,7 +35,7 @@ def recent_items(history: History, session_gap_ms: int) -> list[str]:
     session: list[str] = []
     before: list[str] = []
     met: set[str] = set()
-    times = history.times_ms
+    times, weights = history.times_ms.tolist(), history.weights.tolist()
     inside = True
     for place in range(len(history.item_ids) - 1, -1, -1):
         if place + 1 < len(times) and times[place + 1] - times[place] > session_gap_ms:
@@ -46,7 +46,7 @@ def recent_items(history: History, session_gap_ms: int) -> list[str]:
         if not inside and len(session) >= SESSION_LEAST:
             break
         item = history.item_ids[place]
-        if history.weights[place] > 0 and item not in met:
+        if weights[place] > 0 and item not in met:
             met.add(item)
             (session if inside else before).append(item)
     return session + before
@@ -89,6 +89,7 @@ class NextLists:
     ) -> None:
         self._numbers = numbers
         self._far_half_steps = settings.transitions.far_half_steps
+        self._far_damping = settings.retrieval.far_damping
         self._states: dict[int, bytes | ItemState] = {}
         self._interactions = np.zeros(1024)
         self._tables: OrderedDict[int, _Table] = OrderedDict()
@@ -116,55 +117,42 @@ class NextLists:
             self._states.pop(number, None)
             self._tables.pop(number, None)
 
-    def has(self, number: int) -> bool:
-        return number in self._states
-
     def interactions(self, wanted: Int64s) -> Float64s:
         """How often each of ``wanted`` (n,) was taken; 0 for those without a state."""
-        counts = self._interactions
-        return np.where(wanted < len(counts), counts[np.minimum(wanted, len(counts) - 1)], 0.0)
+        return _taken(self._interactions, wanted)
 
     def scores(self, newest_first: Sequence[str]) -> NextScores:
         """Scores of all neighbours of some items. With d = 0 for the newest:
 
         near(x) = Σ_d 2^(-d/2) near[y_d][x] / √(n_y + 5)
-        far(x) = Σ_d 2^(-d/far_half_steps) far[y_d][x] / (√(n_y + 5) (n_x + 5)^¼)
+        far(x) = Σ_d 2^(-d/far_half_steps) far[y_d][x] / (√(n_y + 5) (n_x + 5)^far_damping)
         """
-        found = self._tables_of(newest_first)
-        if not found:
+        found = self._found(newest_first)
+        if found is None:
             return NextScores(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
-        latest = max(table.epoch for _, table in found)
-        near, far = [], []
-        for distance, table in found:
-            scale = float(decay.shift(latest - table.epoch))
-            near.append(table.near * (scale * 0.5 ** (distance / NEAR_HALF_STEPS)))
-            far.append(table.far * (scale * 0.5 ** (distance / self._far_half_steps)))
-        numbers, inverse = np.unique(
-            np.concatenate([table.numbers for _, table in found]), return_inverse=True
-        )
-        popular = (self.interactions(numbers) + SMOOTHING) ** 0.25
+        numbers, inverse = np.unique(found.numbers, return_inverse=True)
+        popular = (self.interactions(numbers) + SMOOTHING) ** self._far_damping
         return NextScores(
             numbers,
-            _summed(inverse, near, len(numbers)),
-            _summed(inverse, far, len(numbers)) / popular,
+            _summed(inverse, found.near, len(numbers)),
+            _summed(inverse, found.far, len(numbers)) / popular,
         )
 
-    def terms(self, newest_first: Sequence[str], item_id: str) -> list[tuple[str, float]]:
-        """What each of some items adds to the near and far scores of ``item_id``, summed."""
-        wanted = self._numbers.get(item_id)
-        if wanted is None:
-            return []
-        found = self._tables_of(newest_first)
-        latest = max((table.epoch for _, table in found), default=0)
-        popular = float(self.interactions(np.array([wanted]))[0] + SMOOTHING) ** 0.25
-        parts = []
-        for distance, table in found:
-            for place in np.flatnonzero(table.numbers == wanted):
-                near = table.near[place] * 0.5 ** (distance / NEAR_HALF_STEPS)
-                far = table.far[place] * 0.5 ** (distance / self._far_half_steps) / popular
-                scale = float(decay.shift(latest - table.epoch))
-                parts.append((newest_first[distance], float(near + far) * scale))
-        return parts
+    def terms(
+        self, newest_first: Sequence[str], item_ids: Sequence[str]
+    ) -> list[list[tuple[str, float]]]:
+        """Per item of ``item_ids``: which items add what to its near and far scores, summed."""
+        terms: list[list[tuple[str, float]]] = [[] for _ in item_ids]
+        found = self._found(newest_first)
+        if found is None:
+            return terms
+        wanted = np.array([-1 if n is None else n for n in map(self._numbers.get, item_ids)])
+        popular = (self.interactions(found.numbers) + SMOOTHING) ** self._far_damping
+        added = found.near + found.far / popular
+        for place in np.flatnonzero(np.isin(found.numbers, wanted)):
+            term = (newest_first[found.distances[place]], float(added[place]))
+            terms[int(np.flatnonzero(wanted == found.numbers[place])[0])].append(term)
+        return terms
 
     def neighbours(self, number: int) -> tuple[Int64s, Float64s]:
         """An item's neighbours and how near each is: near and far counts added up, (m,) each."""
@@ -173,15 +161,29 @@ class NextLists:
             return np.zeros(0, np.int64), np.zeros(0)
         return table.numbers, table.near + table.far
 
-    def _tables_of(self, newest_first: Sequence[str]) -> list[tuple[int, _Table]]:
-        """The tables of those items that have one, with their distance from the newest."""
-        found = []
+    def _found(self, newest_first: Sequence[str]) -> "_Found | None":
+        """The tables of some items, one after the other, weighed by distance from the newest."""
+        distances, tables = [], []
         for distance, item_id in enumerate(newest_first):
             number = self._numbers.get(item_id)
             table = None if number is None else self._table(number)
             if table is not None:
-                found.append((distance, table))
-        return found
+                distances.append(distance)
+                tables.append(table)
+        if not tables:
+            return None
+        epochs = np.array([table.epoch for table in tables])
+        scales = decay.shift(epochs.max() - epochs)
+        steps = np.array(distances)
+        lengths = [len(table.numbers) for table in tables]
+        near = np.concatenate([table.near for table in tables])
+        far = np.concatenate([table.far for table in tables])
+        return _Found(
+            np.concatenate([table.numbers for table in tables]),
+            near * np.repeat(scales * 0.5 ** (steps / NEAR_HALF_STEPS), lengths),
+            far * np.repeat(scales * 0.5 ** (steps / self._far_half_steps), lengths),
+            np.repeat(steps, lengths),
+        )
 
     def _table(self, number: int) -> _Table | None:
         with self._lock:
@@ -208,8 +210,25 @@ class NextLists:
         return table
 
 
-def _summed(groups: Int64s, parts: Sequence[Float64s], count: int) -> Float64s:
-    return np.bincount(groups, np.concatenate(parts), count).astype(np.float64, copy=False)
+class _Found(NamedTuple):
+    """Neighbours of several items (m,); an item may stand in several tables."""
+
+    numbers: Int64s
+    near: Float64s
+    far: Float64s
+    distances: Int64s
+
+
+def _taken(values: Float64s, places: Int64s) -> Float64s:
+    """``values`` at ``places`` (n,); 0 beyond their ends."""
+    inside = (places >= 0) & (places < len(values))
+    if inside.all():
+        return values[places]
+    return np.where(inside, values[np.where(inside, places, 0)], 0.0)
+
+
+def _summed(groups: Int64s, values: Float64s, count: int) -> Float64s:
+    return np.bincount(groups, values, count).astype(np.float64, copy=False)
 
 
 class Trend:
@@ -245,8 +264,7 @@ class Trend:
 
     def scores(self, wanted: Int64s) -> Float64s:
         """Scores (n,) of the items ``wanted`` (n,); 0 for those that were never taken."""
-        scores = self._scores
-        return np.where(wanted < len(scores), scores[np.minimum(wanted, len(scores) - 1)], 0.0)
+        return _taken(self._scores, wanted)
 
     def top(self, depth: int) -> Int64s:
         """The numbers of the items with the highest scores above 0, best first.

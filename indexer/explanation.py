@@ -39,8 +39,8 @@ def explain(
     if generation is not None and len(history.item_ids):
         terms = generation.encoder.terms(history, item_ids)
     return [
-        _reasons("vector", parts) + _reasons("next", next_lists.terms(recent, item_id))
-        for item_id, parts in zip(item_ids, terms, strict=True)
+        _reasons("vector", parts) + _reasons("next", following)
+        for parts, following in zip(terms, next_lists.terms(recent, item_ids), strict=True)
     ]
 
 

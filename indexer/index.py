@@ -15,7 +15,7 @@ from rheos.state import Float32s, Int64s
 
 Kind = Literal["auto", "flat", "hnsw"]
 
-AUTO_FLAT_ITEMS = 50_000
+AUTO_FLAT_ITEMS = 100_000  # beyond, a scan costs more than 1 ms of a core
 GPU_FLAT_ITEMS = 4_000_000  # beyond, a GPU scans inverted lists instead of every vector
 GPU_MOST_K = 2048  # a limit of FAISS' GPU k-selection
 HNSW_LINKS = 32
@@ -80,7 +80,7 @@ class _Cpu:
         faiss.omp_set_num_threads(1)
         parameters = None
         if isinstance(self._index, faiss.IndexHNSW):
-            parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_DEPTH, 2 * k))
+            parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_DEPTH, k))
         scores, rows = self._index.search(queries, k, params=parameters)
         return scores, rows
 

@@ -3,7 +3,8 @@
 Nothing here waits, but for the search of an index that says so (``Index.waits``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -66,8 +67,9 @@ class Retrieval:
     ) -> Choice:
         """The list for a history. ``user_vector`` (dimensions,) is of ``serving``'s generation."""
         settings, view = self._retrieval, self._view
-        seen = history.item_ids if settings.leave_out_seen else []
-        filter_ = _Filter(view, wish.category, [*seen, *wish.exclude])
+        taken = self._numbered(history.item_ids)
+        seen = taken if settings.leave_out_seen else taken[:0]
+        filter_ = _Filter(view, wish.category, np.concatenate([seen, self._numbered(wish.exclude)]))
         recent = recent_items(history, self._gap_ms)
         parts: list[Int64s] = []
         vector = None
@@ -81,11 +83,10 @@ class Retrieval:
         following: NextScores | None = None
         if NEXT in wish.sources:
             following = view.next_lists.scores(recent)
-            mask = filter_.mask(following.numbers)
             depth = max(settings.next_depth, wish.k)
-            numbers = following.numbers[mask]
-            parts.append(best(numbers, following.near[mask], depth))
-            parts.append(best(numbers, following.far[mask], depth))
+            numbers = filter_.only(following.numbers)
+            near, far = following.of(numbers)
+            parts += [best(numbers, near, depth), best(numbers, far, depth)]
         if TREND in wish.sources:
             parts.append(filter_.trend(max(settings.trend_depth, wish.k)))
         candidates = union(parts)
@@ -111,12 +112,14 @@ class Retrieval:
                 next_lists=view.next_lists,
             )
             items = [item._replace(because=why) for item, why in zip(items, reasons, strict=True)]
-        return Choice(items, self._unknown(history.item_ids, serving))
+        known = self._known(taken, serving)
+        ignored = [] if known.all() else list(compress(history.item_ids, (~known).tolist()))
+        return Choice(items, list(dict.fromkeys(ignored)))
 
     def similar(self, wish: Wish, item_id: str, serving: Serving | None) -> list[Chosen]:
         """Items like one: near it in vector space (cosine) and in what is taken near it."""
         view = self._view
-        filter_ = _Filter(view, wish.category, [item_id, *wish.exclude])
+        filter_ = _Filter(view, wish.category, self._numbered([item_id, *wish.exclude]))
         number = view.numbers.get(item_id)
         parts: list[Int64s] = []
         vector = None
@@ -126,8 +129,8 @@ class Retrieval:
                 parts.append(filter_.nearest(serving, vector, SIMILAR_DEPTH * wish.k))
                 parts.append(filter_.only(serving.nearest_new(vector)))
         following = view.next_lists.scores([item_id] if NEXT in wish.sources else [])
-        mask = filter_.mask(following.numbers)
-        parts.append(best(following.numbers[mask], following.far[mask], SIMILAR_DEPTH * wish.k))
+        numbers = filter_.only(following.numbers)
+        parts.append(best(numbers, following.of(numbers)[1], SIMILAR_DEPTH * wish.k))
         candidates = union(parts)
         layers: list[Layer] = []
         if serving is not None and vector is not None:
@@ -138,9 +141,9 @@ class Retrieval:
 
     def knows(self, item_id: str, serving: Serving | None) -> bool:
         """Whether a catalogue, a state or the generation holds the item."""
-        return self._view.catalogue.item(item_id) is not None or not self._unknown(
-            [item_id], serving
-        )
+        if self._view.catalogue.item(item_id) is not None:
+            return True
+        return bool(self._known(self._numbered([item_id]), serving)[0])
 
     def _fused(self, layers: Sequence[Layer], candidates: Int64s, k: int) -> Ranked:
         view = self._view
@@ -170,49 +173,43 @@ class Retrieval:
             )
         ]
 
-    def _unknown(self, item_ids: Iterable[str], serving: Serving | None) -> list[str]:
-        """Those ids that neither the generation nor the stream's counts know, each once."""
-        view = self._view
-        unknown: list[str] = []
-        for item_id in dict.fromkeys(item_ids):
-            number = view.numbers.get(item_id)
-            if number is not None:
-                if view.next_lists.has(number):
-                    continue
-                if serving is not None and serving.knows(number):
-                    continue
-            unknown.append(item_id)
-        return unknown
+    def _numbered(self, item_ids: Sequence[str]) -> Int64s:
+        """The numbers (n,) of ids; -1 for those that have none."""
+        numbers = map(self._view.numbers.get, item_ids)
+        return np.array([-1 if number is None else number for number in numbers], np.int64)
+
+    def _known(self, numbers: Int64s, serving: Serving | None) -> npt.NDArray[np.bool_]:
+        """Which of ``numbers`` (n,) the stream's counts or the generation know."""
+        known = self._view.next_lists.interactions(numbers) > 0
+        if serving is not None:
+            known |= serving.rows(numbers) >= 0
+        return known
 
 
 class _Filter:
     """The rules of one query, applied to each source's candidates before its depth is cut."""
 
-    def __init__(self, view: LiveView, category: str | None, excluded_ids: Sequence[str]) -> None:
-        numbers = map(view.numbers.get, excluded_ids)
-        self._excluded = np.array([number for number in numbers if number is not None], np.int64)
-        self._available = view.catalogue.available
-        self._categories = view.catalogue.categories
+    def __init__(self, view: LiveView, category: str | None, excluded: Int64s) -> None:
         self._trend = view.trend
-        self._category: int | None = None
-        self._of_category: Int64s | None = None
+        self._excluded = len(excluded)
+        code = None
         if category is not None:
-            self._category = view.catalogue.category_code(category)
-            if self._category is None:
-                self._category = -2  # a category that no item has
-            self._of_category = np.flatnonzero(self._categories == self._category)
-
-    def mask(self, numbers: Int64s) -> npt.NDArray[np.bool_]:
-        return allowed(
-            numbers,
-            excluded=self._excluded,
-            available=self._available,
-            categories=self._categories,
-            category=self._category,
+            known = view.catalogue.category_code(category)
+            code = -2 if known is None else known  # a category that no item has
+        self._allowed = allowed(
+            len(view.numbers),
+            excluded=excluded,
+            available=view.catalogue.available,
+            categories=view.catalogue.categories,
+            category=code,
         )
+        self._of_category = None if code is None else np.flatnonzero(self._allowed)
 
     def only(self, numbers: Int64s) -> Int64s:
-        kept: Int64s = numbers[self.mask(numbers)]
+        """Those of ``numbers`` (n,) that the rules allow, in their order."""
+        # An item numbered since this query began is left for the next one.
+        numbers = numbers[numbers < len(self._allowed)]
+        kept: Int64s = numbers[self._allowed[numbers]]
         return kept
 
     def nearest(self, serving: Serving, vector: Float32s, depth: int) -> Int64s:
@@ -222,11 +219,10 @@ class _Filter:
         long as the rules leave too few.
         """
         if self._of_category is not None:
-            numbers = self.only(self._of_category)
-            numbers = numbers[serving.rows(numbers) >= 0]
+            numbers = self._of_category[serving.rows(self._of_category) >= 0]
             order = np.argsort(-serving.products(vector, numbers), kind="stable")
             return numbers[order[:depth]]
-        fetch = depth + len(self._excluded)
+        fetch = depth + self._excluded
         while True:
             numbers = self.only(serving.nearest(vector, fetch))
             if len(numbers) >= depth or fetch >= serving.index.most_k:
@@ -236,8 +232,8 @@ class _Filter:
     def trend(self, depth: int) -> Int64s:
         """The ``depth`` allowed items with the highest trend."""
         if self._of_category is not None:
-            return self._trend.top_of(self.only(self._of_category), depth)
-        fetch = depth + len(self._excluded)
+            return self._trend.top_of(self._of_category, depth)
+        fetch = depth + self._excluded
         found = self._trend.top(fetch)
         numbers = self.only(found)
         if len(numbers) >= depth or len(found) < min(fetch, TREND_MOST):

@@ -35,10 +35,11 @@ class Serving:
 
     def rows(self, numbers: Int64s) -> Int64s:
         """The generation's rows (n,) of items; -1 for those that it does not know."""
-        last = len(self._row_of_number) - 1
-        return np.where(
-            numbers <= last, self._row_of_number[np.minimum(numbers, last)], np.int64(-1)
-        )
+        inside = (numbers >= 0) & (numbers < len(self._row_of_number))
+        if inside.all():
+            rows: Int64s = self._row_of_number[numbers]
+            return rows
+        return np.where(inside, self._row_of_number[np.where(inside, numbers, 0)], np.int64(-1))
 
     def nearest(self, vector: Float32s, depth: int) -> Int64s:
         """Numbers of the ``depth`` items with the highest inner products with ``vector`` (d,).

@@ -1,7 +1,6 @@
 """The indexer against a real Kafka: every resource, as a client sees it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
