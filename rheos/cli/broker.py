@@ -73,6 +73,19 @@ def delete_topics(settings: Settings) -> None:
         admin.close()
 
 
+def wait_until_reachable(settings: Settings, timeout_s: float) -> bool:
+    """Block until a broker accepts connections; whether one does now.
+
+    A Kafka client that begins before its broker asks less and less often, and notices it late.
+    """
+    deadline = time.monotonic() + timeout_s
+    while unreachable(settings.kafka.bootstrap) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(ASK_AGAIN_S)
+    return True
+
+
 def wait_for_topics(settings: Settings, timeout_s: float) -> None:
     """Block until Kafka serves and our topics are there, created if need be.
 

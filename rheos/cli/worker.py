@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BROKER_TIMEOUT_S = 120
 
+INDEXER_BROKER_TIMEOUT_S = 15
+"""After that it listens all the same, and answers why it is not ready."""
+
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Unless set otherwise; read once by NumPy and FAISS when they are imported. Each search and each
 small product would start a thread for every core (half of the requests per second). Fits take
@@ -82,7 +85,7 @@ def ports(settings: "Settings") -> list[Port]:
 
 def _run(name: str) -> int:
     from rheos import settings as settings_file
-    from rheos.cli.broker import addresses, wait_for_topics
+    from rheos.cli.broker import addresses, wait_for_topics, wait_until_reachable
 
     os.environ.update({**ENVIRONMENT, **os.environ})
     logging.basicConfig(
@@ -96,6 +99,9 @@ def _run(name: str) -> int:
     require_free(port)
     # Seconds, in which the broker may be starting too.
     worker = importlib.import_module(f"{name}.worker")
-    wait_for_topics(settings, BROKER_TIMEOUT_S)
+    if name == "indexer":
+        wait_until_reachable(settings, INDEXER_BROKER_TIMEOUT_S)
+    else:
+        wait_for_topics(settings, BROKER_TIMEOUT_S)
     status: int = worker.run(settings)
     return status
