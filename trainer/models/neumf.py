@@ -218,17 +218,17 @@ class _Examples(NamedTuple):
 
     def draw(self, users: Tensor, count: int, random: torch.Generator) -> Tensor:
         """Items (B, count) at random; drawn again, up to three times, where the user has them."""
-        shape = (len(users), count)
-        drawn = torch.randint(self.item_count, shape, generator=random)
+        rows = users.repeat_interleave(count) * self.item_count  # (B count,)
+        drawn = torch.randint(self.item_count, rows.shape, generator=random)
+        check = torch.arange(len(rows))
         for _ in range(3):
-            keys = users[:, None] * self.item_count + drawn
+            keys = rows[check] + drawn[check]
             place = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-            taken = self.keys[place] == keys
-            again = int(taken.sum())
-            if not again:
+            check = check[self.keys[place] == keys]
+            if not len(check):
                 break
-            drawn[taken] = torch.randint(self.item_count, (again,), generator=random)
-        return drawn
+            drawn[check] = torch.randint(self.item_count, check.shape, generator=random)
+        return drawn.view(len(users), count)
 
 
 def _examples(data: DataSet) -> _Examples:

@@ -1,0 +1,285 @@
+"""What every model keeps to. A new model joins by a line in CASES."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+
+from rheos.generation import Generation
+from rheos.settings import SettingsError
+from rheos.snapshot_store import LocalStore
+from rheos.state import History
+from trainer.data_set import DataSet, of_interactions
+from trainer.fitting import make
+from trainer.models import MODELS, model_class, model_of
+from trainer.models.model import Fitted, Model, silent
+
+
+class Case(NamedTuple):
+    """A model and parameters under which it learns the small data here within seconds."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+CASES = [
+    Case("als", {"factors": 2, "iterations": 10, "half_steps": 4.0}),
+    Case(
+        "neumf",
+        {"factors": 4, "mlp_factors": 8, "epochs": 20, "batch": 64, "learning_rate": 0.02},
+    ),
+]
+
+USERS, ITEMS = 40, 24
+
+
+def checkerboard(missing: int = 0) -> DataSet:
+    """Users of one parity take the items of that parity, but for ``missing`` of them each."""
+    random = np.random.default_rng(7)
+    users, items, times = [], [], []
+    for user in range(USERS):
+        own = np.array([item for item in range(ITEMS) if item % 2 == user % 2])
+        for step, item in enumerate(random.permutation(own)[: len(own) - missing]):
+            users.append(f"u{user:02d}")
+            items.append(f"i{item:02d}")
+            times.append(1_000_000 + 1000 * step)
+    return of_interactions(users, items, times)
+
+
+def history(*items: int, weight: float = 1.0) -> History:
+    count = len(items)
+    return History(
+        [f"i{item:02d}" for item in items],
+        np.full(count, weight, np.float32),
+        np.arange(count, dtype=np.int64),
+    )
+
+
+def fit(model: Model, data: DataSet, seed: int = 3) -> Fitted:
+    return model.fit(data, seed=seed, threads=1, progress=silent)
+
+
+class Trained(NamedTuple):
+    model: Model
+    data: DataSet
+    fitted: Fitted
+    generation: Generation
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A model fitted on the checkerboard and served from a snapshot written and read back."""
+    case: Case = request.param
+    model = model_of(case.name, case.parameters)
+    data = checkerboard(missing=2)
+    fitted = fit(model, data)
+    store = LocalStore(tmp_path_factory.mktemp(case.name))
+    name = store.put(*make(1, model, fitted, data, {"note": 1.0}))
+    return Trained(model, data, fitted, Generation(store.get(name)))
+
+
+def final_scores(generation: Generation, user: Any) -> Any:
+    rows = np.arange(len(generation.item_ids))
+    if generation.ranker is not None:
+        return generation.ranker.score(user, rows)
+    return generation.item_vectors @ user[: generation.dimensions]
+
+
+def test_every_registered_model_is_tested_here() -> None:
+    assert {case.name for case in CASES} == set(MODELS)
+
+
+def test_numbers_are_finite_and_shapes_agree(trained: Trained) -> None:
+    fitted, data = trained.fitted, trained.data
+    assert fitted.item_ids == data.item_ids
+    assert fitted.item_vectors.shape[0] == ITEMS
+    assert fitted.item_vectors.dtype == np.float32
+    assert fitted.user_vectors.shape == (USERS, trained.generation.encoder.dimensions)
+    for tensor in (fitted.item_vectors, fitted.user_vectors, *fitted.tensors.values()):
+        assert tensor.dtype == np.float32
+        assert np.isfinite(tensor).all()
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(trained: Trained) -> None:
+    again = fit(trained.model, trained.data)
+    other = fit(trained.model, trained.data, seed=4)
+    np.testing.assert_array_equal(again.item_vectors, trained.fitted.item_vectors)
+    np.testing.assert_array_equal(again.user_vectors, trained.fitted.user_vectors)
+    for name, tensor in trained.fitted.tensors.items():
+        np.testing.assert_array_equal(again.tensors[name], tensor)
+    assert not np.array_equal(other.item_vectors, trained.fitted.item_vectors)
+
+
+def test_the_order_of_the_log_does_not_matter(trained: Trained) -> None:
+    data = trained.data
+    order = np.random.default_rng(1).permutation(len(data))
+    shuffled = of_interactions(
+        [data.user_ids[data.users[place]] for place in order],
+        [data.item_ids[data.items[place]] for place in order],
+        data.times_ms[order],
+    )
+    np.testing.assert_array_equal(shuffled.items, data.items)
+    again = fit(trained.model, shuffled)
+    np.testing.assert_array_equal(again.item_vectors, trained.fitted.item_vectors)
+
+
+def test_a_fitted_user_prefers_the_held_out_items_of_her_colour(trained: Trained) -> None:
+    missed = 0
+    for row, user_id in enumerate(trained.data.user_ids):
+        scores = final_scores(trained.generation, trained.fitted.user_vectors[row])
+        had = set(trained.data.items[trained.data.users == row].tolist())
+        left = [item for item in range(ITEMS) if item not in had]
+        best = sorted(left, key=lambda item: -scores[item])[:2]
+        missed += sum(item % 2 != int(user_id[1:]) % 2 for item in best)
+    assert missed <= 0.05 * 2 * USERS
+
+
+def test_an_encoded_history_ranks_its_colour_high(trained: Trained) -> None:
+    generation = trained.generation
+    histories = [history(0, 4, 8, 12), history(1, 5, 9, 13), history(2), history(3)]
+    for place, user in enumerate(generation.encoder.encode(histories)):
+        had = {generation.row_of[item] for item in histories[place].item_ids}
+        retrieval = generation.item_vectors @ user[: generation.dimensions]
+        for scores in (retrieval, final_scores(generation, user)):
+            best = [item for item in np.argsort(-scores) if item not in had][:6]
+            assert sum(item % 2 == place % 2 for item in best) >= 5
+
+
+def test_the_encoder_is_the_same_alone_and_among_others(trained: Trained) -> None:
+    histories = [history(0, 2), history(1), history(3, 5, 7, 9, 11), history()]
+    together = trained.generation.encoder.encode(histories)
+    for place, one in enumerate(histories):
+        alone = trained.generation.encoder.encode([one])[0]
+        np.testing.assert_allclose(alone, together[place], atol=1e-5)
+
+
+def test_nothing_known_of_a_user_gives_zeros(trained: Trained) -> None:
+    encoder = trained.generation.encoder
+    nothing = [history(), History(["new", "newer"], np.ones(2, np.float32), np.arange(2))]
+    vectors = encoder.encode(nothing)
+    assert vectors.shape == (2, encoder.dimensions)
+    assert vectors.dtype == np.float32
+    assert not vectors.any()
+    assert encoder.encode([]).shape == (0, encoder.dimensions)
+
+
+def test_unknown_items_of_a_history_are_passed_over(trained: Trained) -> None:
+    with_unknown = History(
+        ["i00", "unheard of", "i02", "neither"], np.ones(4, np.float32), np.arange(4)
+    )
+    encoder = trained.generation.encoder
+    expected = encoder.encode([history(0, 2)])
+    np.testing.assert_allclose(encoder.encode([with_unknown]), expected, atol=1e-6)
+
+
+def test_a_disliked_item_does_not_attract(trained: Trained) -> None:
+    generation = trained.generation
+    liked, disliked = generation.encoder.encode([history(0), history(0, weight=-1.0)])
+    row = generation.row_of["i00"]
+    vector = generation.item_vectors[row]
+    d = generation.dimensions
+    assert vector @ liked[:d] > vector @ disliked[:d]
+    assert vector @ disliked[:d] <= 1e-6
+    assert np.isfinite(disliked).all()
+
+
+def test_extreme_weights_stay_finite(trained: Trained) -> None:
+    for weight in (0.0, 1e-30, 100.0, -100.0):
+        vectors = trained.generation.encoder.encode([history(0, 1, 2, 3, weight=weight)])
+        assert np.isfinite(vectors).all()
+
+
+def test_the_terms_of_a_score_add_up_to_it(trained: Trained) -> None:
+    generation, past = trained.generation, history(0, 3, 4, 0)
+    told = generation.encoder.terms(past, ["i02", "unknown", "i05"])
+    assert [len(terms) for terms in told] == ([3, 0, 3] if trained.model.explains else [0, 0, 0])
+    user = generation.encoder.encode([past])[0]
+    for terms, item in zip(told, ["i02", "unknown", "i05"], strict=True):
+        if terms:
+            expected = (
+                generation.item_vectors[generation.row_of[item]]
+                @ user[: len(user)][: generation.dimensions]
+            )
+            assert {source for source, _ in terms} == {"i00", "i03", "i04"}
+            assert sum(score for _, score in terms) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_what_it_can_do_is_what_it_declares(trained: Trained) -> None:
+    assert (trained.generation.ranker is not None) == trained.model.ranks
+
+
+def test_the_generation_says_what_it_is(trained: Trained) -> None:
+    manifest = trained.generation.manifest
+    assert manifest.model == trained.model.name
+    assert manifest.parameters == msgspec.to_builtins(trained.model)
+    assert manifest.interactions == len(trained.data)
+    expected = trained.data.popularity()
+    np.testing.assert_array_equal(trained.generation.popularity, expected)
+    # The manifest is enough to fit the same again.
+    assert model_of(manifest.model, manifest.parameters) == trained.model
+
+
+def test_a_serving_process_needs_nothing_of_the_trainer(trained: Trained, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    store = LocalStore(tmp_path)
+    name = store.put(*make(1, trained.model, trained.fitted, trained.data, {}))
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from rheos.generation import Generation\n"
+        "from rheos.snapshot_store import LocalStore\n"
+        f"found = Generation(LocalStore(Path({str(tmp_path)!r})).get({name!r}))\n"
+        "print(sorted({'torch', 'scipy', 'pyarrow', 'trainer'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_to_learn_from_is_said_so(trained: Trained) -> None:
+    with pytest.raises(ValueError):
+        fit(trained.model, of_interactions([], [], []))
+    only_dislikes = replace(trained.data, weights=-trained.data.weights)
+    with pytest.raises(ValueError):
+        fit(trained.model, only_dislikes)
+
+
+def test_dislikes_and_one_lone_user_are_no_trouble(trained: Trained) -> None:
+    data = checkerboard()
+    mixed = replace(data, weights=np.where(np.arange(len(data)) % 5, 1, -1).astype(np.float32))
+    lone = of_interactions(["one"] * 3, ["a", "b", "c"], [1, 2, 3], [1.0, 0.4, -1.0])
+    for odd in (mixed, lone):
+        fitted = fit(trained.model, odd)
+        assert np.isfinite(fitted.item_vectors).all()
+
+
+def test_progress_ends_at_its_total(trained: Trained) -> None:
+    told: list[tuple[int, int]] = []
+    trained.model.fit(
+        checkerboard(),
+        seed=0,
+        threads=1,
+        progress=lambda stage, done, total: told.append((done, total)),
+    )
+    assert told[-1][0] == told[-1][1]
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_wrong_parameter_is_named(case: Case) -> None:
+    with pytest.raises(SettingsError, match="no_such_parameter"):
+        model_of(case.name, {"no_such_parameter": 1})
+    first = msgspec.structs.fields(model_class(case.name))[0].name  # type: ignore[type-var]
+    with pytest.raises(SettingsError, match=rf"{first} = 'many'.*docs/models.md"):
+        model_of(case.name, {first: "many"})
+    with pytest.raises(SettingsError, match=first):
+        model_of(case.name, {first: -3})
+
+
+def test_an_unknown_model_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"trainer\.model = 'mystery': known are als, neumf"):
+        model_of("mystery", {})
