@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 ASK_TIMEOUT_S = 10.0
+ASK_AGAIN_S = 0.1
 FETCH_RECORDS, FETCH_TIMEOUT_S = 1000, 0.05  # it waits for both: the last few would take long
 
 
 class CommittedLogError(RuntimeError):
-    """A log whose end could not be reached; the text names the topic and how far it was read."""
+    """A log that could not be read to its end; the text names the place and the cause."""
 
 
 def read_committed(
@@ -22,8 +23,8 @@ def read_committed(
     consumer's own end lies before records that are committed already. Reading goes on until the
     position is there, so it waits for open transactions to end, their time-out at most.
 
-    Blocks. Raises KafkaException when the broker is away or the topic does not exist, and
-    CommittedLogError after ``silence_s`` seconds without any progress.
+    Blocks. Raises CommittedLogError when the broker is away, the topic does not exist, or nothing
+    was read for ``silence_s`` seconds.
     """
     end = end_of(bootstrap, topic, partition)
     if start >= end:
@@ -52,19 +53,30 @@ def read_committed(
                 elif error.code() == KafkaError._PARTITION_EOF:
                     position = max(position, message.offset())
                 elif not error.retriable():
-                    raise KafkaException(error)
+                    raise CommittedLogError(f"{topic}[{partition}]@{position}: {error.str()}")
     finally:
         consumer.close()
 
 
 def end_of(bootstrap: str, topic: str, partition: int) -> int:
-    """The offset after the partition's last record, committed or not."""
+    """The offset after the partition's last record, committed or not.
+
+    Blocks. Raises CommittedLogError when the broker is away or the topic does not exist.
+    """
     consumer = _consumer(bootstrap, "read_uncommitted")
+    place = TopicPartition(topic, partition)
+    give_up_s = time.monotonic() + ASK_TIMEOUT_S
     try:
-        _, end = consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S
-        )
-        return int(end)
+        while True:
+            try:
+                _, end = consumer.get_watermark_offsets(place, timeout=ASK_TIMEOUT_S)
+                return int(end)
+            except KafkaException as error:
+                # A topic that was just made, or a broker that just started, has no leader yet.
+                if time.monotonic() > give_up_s:
+                    text = error.args[0].str()
+                    raise CommittedLogError(f"{topic}[{partition}]: {text}") from None
+                time.sleep(ASK_AGAIN_S)
     finally:
         consumer.close()
 

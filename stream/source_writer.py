@@ -2,17 +2,19 @@
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from rheos.settings import Settings
 from rheos.topics import Topics
 from stream.committed_log import CommittedLogError, read_committed
 
 KAFKA_TIMEOUT_S = 10.0
+LOOK_UP_S = 1.0  # how long a stop may wait for a call to Kafka
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 8.0
 ATTEMPTS = 8
@@ -48,6 +50,17 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts: dict[str, int] = {}
     order: str = ""
 
+
+_FORBIDDEN = frozenset(
+    (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    )
+)
 
 _encode_position = msgspec.json.Encoder().encode
 _decode_position = msgspec.json.Decoder(Position).decode
@@ -148,7 +161,7 @@ class SourceWriter:
         while True:
             try:
                 self._producer = self._new_producer()
-                self._producer.init_transactions(KAFKA_TIMEOUT_S)
+                self._init_transactions(self._producer)
                 return read_position(self._settings, self._source)
             except (KafkaException, CommittedLogError) as error:
                 self._drop()
@@ -156,6 +169,18 @@ class SourceWriter:
                     raise SourceError(f"{self._source}: {_text(error)}") from None
                 self._wait(waits, error)
                 waits += 1
+
+    def _init_transactions(self, producer: Producer) -> None:
+        give_up_s = time.monotonic() + KAFKA_TIMEOUT_S
+        while True:
+            try:
+                producer.init_transactions(LOOK_UP_S)
+                return
+            except KafkaException as error:  # called again, it goes on where it was
+                if error.args[0].code() != KafkaError._TIMED_OUT or time.monotonic() > give_up_s:
+                    raise
+            if self._stop.is_set():
+                raise Stopped
 
     def _new_producer(self) -> Producer:
         stream = self._settings.stream
@@ -184,7 +209,7 @@ class SourceWriter:
             raise Stopped
         try:
             found = read_position(self._settings, self._source)
-        except (KafkaException, CommittedLogError):
+        except CommittedLogError:
             return  # Kafka is away: opening waits for it and looks again
         if found != position:
             self._still_mine(found)
@@ -203,9 +228,8 @@ class SourceWriter:
 
 
 def _may_pass(error: KafkaException) -> bool:
-    """Whether opening may succeed later; the client's own codes, below 0, tell of the way there."""
-    cause = error.args[0]
-    return bool(cause.retriable()) or cause.code() < 0
+    """Whether opening may succeed later. What Kafka forbids, it will forbid again."""
+    return error.args[0].code() not in _FORBIDDEN
 
 
 def _text(error: Exception) -> str:
