@@ -66,10 +66,11 @@ class FaultyPartition(Partition):
     def _produce(self, topic: str, partition: int, key: Any, value: Any, **options: Any) -> None:
         if not self._produced:
             self.fault("3 begun")
-        kind = "3.3" if options else topic.rpartition(".")[2]
-        if kind == "out" and "out" not in self._produced:
+        state = topic == self._agent.state_topic
+        kind = "3.3" if options else "3.1" if state else "3.2"
+        if kind != "3.1" and not self._produced & {"3.2", "3.3"}:
             self._sent("3.1 states sent")
-        elif kind == "3.3":
+        if kind == "3.3":
             self._sent("3.2 outputs sent")
         self._produced.add(kind)
         super()._produce(topic, partition, key, value, **options)
