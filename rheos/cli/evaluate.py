@@ -139,7 +139,10 @@ def prequential(
     )
     with Stages() as stages:
         stages("read", 0, 0)
-        log = event_log.read(rows, shape, settings.event_rules(), shuffle_ties)
+        try:
+            log = event_log.read(rows, shape, settings.event_rules(), shuffle_ties)
+        except ValueError as error:
+            raise CommandError(str(error), WRONG_USAGE) from None
         report = evaluation.run(
             log,
             LiveSystem(settings, log.item_ids, k),
@@ -209,9 +212,12 @@ def split(
         Print the results as JSON.
     """
     from rheos.cli import answer
+    from rheos.cli.error import WRONG_USAGE, CommandError
     from rheos.cli.progress import Stages
     from rheos.settings import load
 
+    if k < 1:
+        raise CommandError(f"--k {k}: at least 1", WRONG_USAGE)
     settings = load()
     name = model or settings.trainer.model
     evaluation = importlib.import_module("trainer.evaluation.split")
@@ -221,7 +227,10 @@ def split(
     started = time.perf_counter()
     with Stages() as stages:
         stages("read", 0, 0)
-        data = evaluation.read_ncf(folder)
+        try:
+            data = evaluation.read_ncf(folder)
+        except ValueError as error:
+            raise CommandError(str(error), WRONG_USAGE) from None
         found = evaluation.evaluate(
             data,
             chosen,
@@ -272,6 +281,7 @@ def _conditions(started: float) -> dict[str, Any]:
 
     return {
         "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(time.process_time(), 1),
         "machine": {
             "cores": _cores(),
             "processor": platform.processor() or platform.machine(),

@@ -1,0 +1,122 @@
+"""``rheos evaluate`` as a person types it, on files small enough to check."""
+
+import json
+import lzma
+
+import numpy as np
+import pytest
+
+from rheos.cli import main
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", '{"factors": 4, "iterations": 2}')
+
+
+@pytest.fixture
+def invoices(tmp_path):
+    """Two halves of a shop: who buys of one half buys on in it."""
+    random = np.random.default_rng(0)
+    lines = ["invoice,customer,code,quantity,when"]
+    for invoice in range(150):
+        customer = int(random.integers(12))
+        when = f"2011-01-{1 + invoice // 10:02d} {8 + invoice % 10:02d}:00:00"
+        codes = (customer % 2) * 15 + random.permutation(15)[:4]
+        lines += [f"{invoice},{customer}.0,{code},1,{when}" for code in codes]
+    lines.append("C1,3.0,1,-1,2011-01-02 08:00:00")
+    path = tmp_path / "invoices.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def prequential(path, *more):
+    return [
+        *("evaluate", "prequential", str(path)),
+        *("--map", "user=customer", "--map", "item=code", "--map", "time=when"),
+        *("--basket", "invoice", "--drop", "invoice=C*", "--shuffle-ties", "1", "--k", "5"),
+        *("--every", "1", *more),
+    ]
+
+
+def test_prequential_prints_one_json_document_with_every_row(invoices, capsys):
+    assert main(prequential(invoices, "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["accuracy"]) == [
+        *("popularity", "nightly batch", "fold-in", "next near", "next far", "trend", "live"),
+    ]
+    assert result["dropped"] == {"drop": 1}
+    assert result["scored"] == result["accuracy"]["live"]["all"]["cases"] > 20
+    assert result["settings"]["als"]["factors"] == 4
+    # Half of the shop is of no interest to a customer: popularity cannot tell, the rest can.
+    live, popular = (result["accuracy"][row]["all"]["hit_rate"] for row in ("live", "popularity"))
+    assert live > popular
+
+
+def test_prequential_says_the_same_again(invoices, capsys):
+    found = []
+    for _ in range(2):
+        assert main(prequential(invoices, "--json")) == 0
+        found.append(json.loads(capsys.readouterr().out)["accuracy"])
+    assert found[0] == found[1]
+
+
+def test_prequential_prints_a_table(invoices, capsys):
+    assert main(prequential(invoices, "--repeats")) == 0
+    out = capsys.readouterr().out
+    for word in ("HR@5", "MRR@5", "NDCG@5", "popularity", "nightly batch", "session's start"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--drop", "code"], "--drop code: COLUMN=GLOB"),
+        (["--positive", "weight"], "no column 'weight'; it has invoice, customer"),
+        (["--from", "0.9", "--until", "0.2"], "--from is below --until"),
+        (["--nightly-days", "0"], "above 0"),
+        (["--map", "flavour=code"], "flavour"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(invoices, capsys, more, told):
+    assert main(prequential(invoices, *more)) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def ncf(tmp_path):
+    random = np.random.default_rng(0)
+    train, test, negatives = [], [], []
+    for user in range(20):
+        items = random.permutation(30)[:8] + 100 * (user % 2)
+        train += [f"{user}\t{item}" for item in items[:-1]]
+        test.append(f"{user}\t{items[-1]}\t5\t978300000")
+        others = np.setdiff1d(np.arange(200), items)[:99]
+        negatives.append("\t".join([f"({user},{items[-1]})", *map(str, others)]))
+    for name, lines in (("train.pairs.tsv.xz", train), ("test.negative.xz", negatives)):
+        with lzma.open(tmp_path / name, "wt") as file:
+            file.write("\n".join(lines) + "\n")
+    (tmp_path / "test.rating").write_text("\n".join(test) + "\n")
+    return tmp_path
+
+
+def test_split_fits_and_judges_a_model(ncf, capsys):
+    assert main(["evaluate", "split", str(ncf), "--model", "als", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["accuracy"]["cases"] == 20
+    assert 0 < result["accuracy"]["ndcg"] <= result["accuracy"]["hit_rate"] <= 1
+    assert main(["evaluate", "split", str(ncf)]) == 0
+    assert "als on" in capsys.readouterr().out
+
+
+def test_split_names_what_is_wrong(ncf, capsys):
+    assert main(["evaluate", "split", str(ncf), "--model", "oracle"]) == 2
+    assert "oracle" in capsys.readouterr().err
+    assert main(["evaluate", "split", str(ncf / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    (ncf / "test.rating").write_text("0\n")
+    assert main(["evaluate", "split", str(ncf)]) == 2
+    assert "test.rating line 1" in capsys.readouterr().err
