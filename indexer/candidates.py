@@ -90,6 +90,8 @@ class NextLists:
         self._numbers = numbers
         self._far_half_steps = settings.transitions.far_half_steps
         self._far_damping = settings.retrieval.far_damping
+        self._near_weight = settings.retrieval.near_weight
+        self._far_weight = settings.retrieval.far_weight
         self._states: dict[int, bytes | ItemState] = {}
         self._interactions = np.zeros(1024)
         self._tables: OrderedDict[int, _Table] = OrderedDict()
@@ -141,14 +143,17 @@ class NextLists:
     def terms(
         self, newest_first: Sequence[str], item_ids: Sequence[str]
     ) -> list[list[tuple[str, float]]]:
-        """Per item of ``item_ids``: which items add what to its near and far scores, summed."""
+        """Per item of ``item_ids``: what each of some items adds to its near and far scores.
+
+        Weighed as ranking weighs these.
+        """
         terms: list[list[tuple[str, float]]] = [[] for _ in item_ids]
         found = self._found(newest_first)
         if found is None:
             return terms
         wanted = np.array([-1 if n is None else n for n in map(self._numbers.get, item_ids)])
         popular = (self.interactions(found.numbers) + SMOOTHING) ** self._far_damping
-        added = found.near + found.far / popular
+        added = self._near_weight * found.near + self._far_weight * found.far / popular
         for place in np.flatnonzero(np.isin(found.numbers, wanted)):
             term = (newest_first[found.distances[place]], float(added[place]))
             terms[int(np.flatnonzero(wanted == found.numbers[place])[0])].append(term)

@@ -55,6 +55,7 @@ class Retrieval:
 
     def __init__(self, settings: Settings, view: LiveView) -> None:
         self._retrieval = settings.retrieval
+        self._next_weights = (settings.retrieval.near_weight, settings.retrieval.far_weight)
         self._gap_ms = settings.history.session_gap_s * 1000
         self._view = view
 
@@ -85,8 +86,9 @@ class Retrieval:
             following = view.next_lists.scores(recent)
             depth = max(settings.next_depth, wish.k)
             numbers = filter_.only(following.numbers)
-            near, far = following.of(numbers)
-            parts += [best(numbers, near, depth), best(numbers, far, depth)]
+            for weight, scores in zip(self._next_weights, following.of(numbers), strict=True):
+                if weight > 0:
+                    parts.append(best(numbers, scores, depth))
         if TREND in wish.sources:
             parts.append(filter_.trend(max(settings.trend_depth, wish.k)))
         candidates = union(parts)
@@ -96,9 +98,9 @@ class Retrieval:
             scores = _vector_scores(serving, vector, user_vector, candidates)
             layers.append(Layer(VECTOR, settings.vector_weight, scores))
         if following is not None and len(following.numbers):
-            near, far = following.of(candidates)
-            layers.append(Layer(NEXT, settings.near_weight, near))
-            layers.append(Layer(NEXT, settings.far_weight, far))
+            for weight, scores in zip(self._next_weights, following.of(candidates), strict=True):
+                if weight > 0:
+                    layers.append(Layer(NEXT, weight, scores))
         if TREND in wish.sources:
             layers.append(Layer(TREND, settings.trend_weight, view.trend.scores(candidates)))
         ranked = self._fused(layers, candidates, wish.k)

@@ -1,0 +1,100 @@
+"""The live view without Kafka: what records do to users, items and catalogue."""
+
+import numpy as np
+import pytest
+
+from indexer.item_numbers import ItemNumbers
+from indexer.live_catalogue import LiveCatalogue
+from indexer.live_users import LiveUsers
+from indexer.live_view import LiveView
+from rheos.catalogue import InvalidRecordError, Item, encode_record
+from rheos.settings import from_tree
+from rheos.state import encode_state
+from tests.indexer import shop
+
+
+def test_a_vector_of_another_generation_is_never_used() -> None:
+    items, vectors = [f"i{n}" for n in range(6)], shop.vectors(6)
+    old, new = shop.generation(items, vectors), shop.generation(items, -vectors[::-1], number=2)
+    users = LiveUsers()
+    state = shop.user_state(items[:3], generation=old)
+    users.put("u", encode_state(state))
+    user = users.get("u")
+    assert user is not None
+    assert user.vector(old).tobytes() == state.vector
+    encoded = user.vector(new)
+    np.testing.assert_allclose(encoded, new.encoder.encode([state.history()])[0], atol=1e-6)
+    assert user.vector(new) is encoded  # once, not for each answer
+    np.testing.assert_allclose(user.vector(old), old.encoder.encode([state.history()])[0], 1e-6)
+
+
+def test_a_user_cache_never_hides_a_newer_state_and_is_bounded() -> None:
+    users = LiveUsers(cached=3)
+    for round_ in range(3):
+        for number in range(10):
+            users.put(f"u{number}", encode_state(shop.user_state(["a"] * (round_ + 1))))
+            user = users.get(f"u{number}")
+            assert user is not None
+            assert len(user.history.item_ids) == round_ + 1
+    assert len(users._cache) == 3
+    assert users.events_accepted == 30
+    users.remove("u1")
+    users.remove("nobody")
+    assert users.get("u1") is None
+    assert (len(users), users.events_accepted) == (9, 27)
+    assert "u1" not in users.most_active(100)
+
+
+def test_the_stream_clock_is_the_newest_event_and_never_goes_back() -> None:
+    view = LiveView(from_tree({"clock": "stream"}))
+    assert view.now_ms() > 1_700_000_000_000  # nothing yet: wall time
+    topic = "rheos.user-state"
+    view.take(topic, b"u", encode_state(shop.user_state(["a", "b"], first_ms=60_000)), "")
+    assert view.now_ms() == 120_000
+    view.take(topic, b"v", encode_state(shop.user_state(["a"], first_ms=0)), "")
+    assert view.now_ms() == 120_000
+
+
+def test_changed_items_are_told_once() -> None:
+    told: list[list[int]] = []
+    view = LiveView(from_tree({}), told.append)
+    for item in ("a", "b"):
+        view.take("rheos.item-state", item.encode(), encode_state(shop.item_state(3)), "")
+    view.tell_changed()
+    view.tell_changed()
+    assert told == [[0, 1]]
+    assert view.interactions("a") == 3
+    view.take("rheos.item-state", b"a", None, "")
+    assert view.interactions("a") == view.interactions("unheard of") == 0
+
+
+def test_the_catalogue_knows_titles_categories_and_what_is_off_sale() -> None:
+    numbers = ItemNumbers()
+    catalogue = LiveCatalogue(numbers)
+    for number in range(3000):  # more than its arrays begin with
+        item = Item(
+            item_id=f"i{number}",
+            title=f"Lamp {number}",
+            category="even" if number % 2 == 0 else "odd",
+            available=number != 7,
+        )
+        catalogue.put_item(item.item_id, encode_record(item))
+    code = catalogue.category_code("odd")
+    assert code is not None
+    assert catalogue.numbers_of_category(code).tolist() == list(range(1, 3000, 2))
+    assert catalogue.category_code("none") is None
+    assert not catalogue.available[7]
+    assert catalogue.find("lamp i29", 5) == ["i29", "i290", "i291", "i292", "i293"]
+    assert catalogue.find("", 3) == ["i0", "i1", "i2"]
+    assert catalogue.find("sofa", 3) == []
+    catalogue.remove_item("i0")
+    gone = Item(item_id="i1", available=False, deleted=True)
+    catalogue.put_item("i1", encode_record(gone))
+    for item_id in ("i0", "i1"):
+        assert catalogue.item(item_id) is None
+        assert catalogue.is_deleted(item_id)
+        assert catalogue.title(item_id) is None
+        assert not catalogue.available[numbers.add(item_id)]
+    with pytest.raises(InvalidRecordError):
+        catalogue.put_item("i2", b'{"item_id": 5.5}')
+    assert catalogue.title("i2") == "Lamp 2"
