@@ -50,7 +50,7 @@ def test_markers_and_aborted_records_are_passed_over(settings: Settings) -> None
     producer = transactional(settings, "one")
     for number in range(6):
         producer.begin_transaction()
-        producer.produce(topic, b"%d" % number, partition=0)
+        producer.produce(topic, b"%d" % number, b"key", partition=0)
         if number % 2:
             producer.flush(10)
             producer.abort_transaction(10)
@@ -69,10 +69,10 @@ def test_what_was_committed_behind_an_open_transaction_is_waited_for(settings: S
     topic = Topics(settings).replay
     slow, quick = transactional(settings, "slow"), transactional(settings, "quick")
     slow.begin_transaction()
-    slow.produce(topic, b"open", partition=0)
+    slow.produce(topic, b"open", b"key", partition=0)
     slow.flush(10)
     quick.begin_transaction()
-    quick.produce(topic, b"committed", partition=0)
+    quick.produce(topic, b"committed", b"key", partition=0)
     quick.commit_transaction(10)
     ended_s: list[float] = []
 
@@ -92,7 +92,7 @@ def test_a_transaction_that_stays_open_is_an_error_in_the_end(settings: Settings
     topic = Topics(settings).replay
     slow = transactional(settings, "slow")
     slow.begin_transaction()
-    slow.produce(topic, b"open", partition=0)
+    slow.produce(topic, b"open", b"key", partition=0)
     slow.flush(10)
     with pytest.raises(CommittedLogError, match=r"was read to 0 of 1; a transaction is open"):
         list(read_committed(settings.kafka.bootstrap, topic, 0, silence_s=1))
