@@ -70,8 +70,12 @@ class Retrieval:
         settings, view = self._retrieval, self._view
         taken = self._numbered(history.item_ids)
         seen = taken if settings.leave_out_seen else taken[:0]
-        filter_ = _Filter(view, wish.category, np.concatenate([seen, self._numbered(wish.exclude)]))
         recent = recent_items(history, self._gap_ms)
+        # Before the rules: reading the lists gives numbers to items that only they name.
+        following: NextScores | None = None
+        if NEXT in wish.sources:
+            following = view.next_lists.scores(recent)
+        filter_ = _Filter(view, wish.category, np.concatenate([seen, self._numbered(wish.exclude)]))
         parts: list[Int64s] = []
         vector = None
         if serving is not None and user_vector is not None and user_vector.any():
@@ -81,9 +85,7 @@ class Retrieval:
                 parts.append(filter_.nearest(serving, vector, depth))
             if NEW in wish.sources:
                 parts.append(filter_.only(serving.nearest_new(vector)))
-        following: NextScores | None = None
-        if NEXT in wish.sources:
-            following = view.next_lists.scores(recent)
+        if following is not None:
             depth = max(settings.next_depth, wish.k)
             numbers = filter_.only(following.numbers)
             for weight, scores in zip(self._next_weights, following.of(numbers), strict=True):
@@ -121,6 +123,7 @@ class Retrieval:
     def similar(self, wish: Wish, item_id: str, serving: Serving | None) -> list[Chosen]:
         """Items like one: near it in vector space (cosine) and in what is taken near it."""
         view = self._view
+        following = view.next_lists.scores([item_id] if NEXT in wish.sources else [])
         filter_ = _Filter(view, wish.category, self._numbered([item_id, *wish.exclude]))
         number = view.numbers.get(item_id)
         parts: list[Int64s] = []
@@ -130,7 +133,6 @@ class Retrieval:
             if vector is not None and vector.any():
                 parts.append(filter_.nearest(serving, vector, SIMILAR_DEPTH * wish.k))
                 parts.append(filter_.only(serving.nearest_new(vector)))
-        following = view.next_lists.scores([item_id] if NEXT in wish.sources else [])
         numbers = filter_.only(following.numbers)
         parts.append(best(numbers, following.of(numbers)[1], SIMILAR_DEPTH * wish.k))
         candidates = union(parts)
