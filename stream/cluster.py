@@ -6,6 +6,11 @@ from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 ANSWER_WITHIN_S = 10.0
+CLIENT: dict[str, str | int] = {
+    "log_level": 0,  # librdkafka tells stderr of each refused connection; errors come back anyway
+    "reconnect.backoff.max.ms": 1000,  # 10 s by default: as long after a broker's restart
+}
+"""What all our clients of librdkafka have in common."""
 
 
 class TopicIdentity(NamedTuple):
@@ -26,7 +31,7 @@ class Cluster:
     """Thread-safe. All methods block up to ``ANSWER_WITHIN_S`` and raise KafkaException."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, **CLIENT})
 
     def identity(self, topic: str) -> TopicIdentity:
         answers = self._admin.describe_topics(

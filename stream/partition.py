@@ -44,7 +44,7 @@ from rheos.state import (
 )
 from rheos.topics import Topics
 from stream.agent import Agent, Changes
-from stream.cluster import ANSWER_WITHIN_S, Cluster, Range, TopicIdentity
+from stream.cluster import ANSWER_WITHIN_S, CLIENT, Cluster, Range, TopicIdentity
 from stream.record import Record
 from stream.store import Store
 
@@ -136,8 +136,8 @@ class Partition:
                 "queue.buffering.max.messages": 10_000_000,  # batch_records bounds it
                 "message.max.bytes": 2 * MAX_RECORD_BYTES,
                 "partitioner": "murmur2_random",
-            },
-            logger=_log,
+                **CLIENT,
+            }
         )
         # Until a broker is connected, init_transactions sleeps half a second between its tries.
         self._producer.list_topics(self._agent.state_topic, timeout=ANSWER_WITHIN_S)
@@ -155,8 +155,8 @@ class Partition:
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 20,
-            },
-            logger=_log,
+                **CLIENT,
+            }
         )
         try:
             begin = max(self._store.position, state.begin)
