@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 ANSWER_WITHIN_S = 10.0
@@ -31,7 +31,11 @@ class Cluster:
     """Thread-safe. All methods block up to ``ANSWER_WITHIN_S`` and raise KafkaException."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, **CLIENT})
+        self._bootstrap = bootstrap
+        self._admin = self._connect()
+
+    def _connect(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap, **CLIENT})
 
     def identity(self, topic: str) -> TopicIdentity:
         answers = self._admin.describe_topics(
@@ -54,4 +58,10 @@ class Cluster:
             request_timeout=ANSWER_WITHIN_S,
         )
         (answer,) = answers.values()
-        return int(answer.result().offset)
+        try:
+            return int(answer.result().offset)
+        except KafkaException:
+            # It remembers each leader's epoch, and after a crash of the broker goes on asking with
+            # the old one (_FENCED_LEADER_EPOCH) for minutes: the next question has a new client.
+            self._admin = self._connect()
+            raise
