@@ -1,7 +1,9 @@
 """Dead letters: read as they were written, sent again exactly once, never in a circle."""
 
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from rheos.topics import Topics
 from stream import dead_letters
 from stream.dead_letters import ALL_REASONS, Summary, letters, replay
 from stream.source_writer import SourceWriter
+from tests.stream.worker_process import WorkerProcess, worker_settings
 
 pytestmark = pytest.mark.kafka
 
@@ -236,6 +239,41 @@ def test_large_letters_are_sent_in_several_transactions(
     assert run(settings, progress=lambda done, _: steps.append(done)).sent == 5
     assert steps == [2, 4, 5]
     assert [found for _, _, found in events(settings)] == [value] * 5
+
+
+@pytest.mark.slow
+def test_letters_of_a_running_stream_count_once_however_often_they_are_sent(
+    broker: KafkaProcess, prefix: str, tmp_path: Path
+) -> None:
+    settings = worker_settings(broker.bootstrap, prefix, tmp_path / "data")
+    assert topics.ensure(settings) == []
+    now_ms = time.time_ns() // 1_000_000
+    good = b'{"user_id": "u1", "item_id": "i", "type": "view", "time_ms": %d}' % now_ms
+    away = 1 - partition_of("u1", 2)
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for value in (good, good.replace(b"view", b"gaze"), b"no event"):
+        producer.produce(Topics(settings).events, value, b"order-9", partition=away)
+    assert producer.flush(30) == 0
+    worker = WorkerProcess(settings, tmp_path / "worker.log")
+    try:
+        worker.wait_ready()
+        for sent, total in ((3, 5), (2, 7), (2, 9)):
+            # What is refused again comes back as a new letter: two of the first three do.
+            wait_for_letters(settings, total - 2)
+            assert run(settings).sent == sent
+        wait_for_letters(settings, 9)
+        assert worker.metric("rheos_events_accepted_total") == 1
+        assert worker.metric("rheos_events_duplicate_total") == 0
+    finally:
+        worker.kill()
+
+
+def wait_for_letters(settings: Settings, count: int) -> None:
+    give_up_s = time.monotonic() + 60
+    while (found := sum(1 for _ in letters(settings))) < count:
+        assert time.monotonic() < give_up_s, f"{found} of {count} letters"
+        time.sleep(0.2)
+    assert found == count
 
 
 def test_nothing_to_send_is_no_error(settings: Settings) -> None:
