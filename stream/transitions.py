@@ -5,7 +5,7 @@ from array import array
 import numpy as np
 
 from rheos.ids import partition_of
-from rheos.state import MAX_TRANSITIONS_BYTES, Int64s, Transitions, encode_state
+from rheos.state import MAX_TRANSITIONS_BYTES, Int32s, Int64s, Transitions, encode_state
 
 
 class TransitionPacker:
@@ -46,37 +46,48 @@ class TransitionPacker:
         if not self._items:
             return []
         names = np.array(list(self._index), object)
-        home = np.array([partition_of(name, self._partitions) for name in self._index])
-        items = np.array(self._items)
-        pair_events = np.repeat(np.arange(len(items)), self._pairs)
-        earlier = np.array(self._pair_items)
-        distances = np.array(self._pair_distances)
-        pair_items = items[pair_events]
-        # Each interaction itself, then each of its pairs seen from either end.
-        events = np.concatenate([np.arange(len(items)), pair_events, pair_events])
-        order = np.argsort(events, kind="stable")
-        events = events[order]
-        sources = np.concatenate([items, pair_items, earlier])[order]
-        targets = np.concatenate([items, earlier, pair_items])[order]
-        steps = np.concatenate([np.zeros(len(items), np.int32), -distances, distances])[order]
+        home = np.array([partition_of(name, self._partitions) for name in self._index], np.int16)
+        items, pairs = np.array(self._items, np.int32), np.array(self._pairs)
+        events = np.arange(len(items))
+        of_pairs = np.repeat(events, pairs)  # (P,) each pair's interaction
+        mine, earlier = items[of_pairs], np.array(self._pair_items, np.int32)
+        distances = np.array(self._pair_distances, np.int32)
+        # Each interaction itself, then its pairs as seen from it, then from their other ends.
+        counts = 1 + 2 * pairs
+        first = np.cumsum(counts) - counts
+        seen = first[of_pairs] + 1 + np.arange(len(of_pairs)) - (np.cumsum(pairs) - pairs)[of_pairs]
+        seen_back = seen + pairs[of_pairs]
+        total = int(counts.sum())
+        sources, targets = np.empty(total, np.int32), np.empty(total, np.int32)
+        steps = np.zeros(total, np.int32)
+        sources[first], sources[seen], sources[seen_back] = items, mine, earlier
+        targets[first], targets[seen], targets[seen_back] = items, earlier, mine
+        steps[seen], steps[seen_back] = -distances, distances
+        events = np.repeat(events, counts)
+
+        homes = home[sources]
+        order = np.argsort(homes, kind="stable")  # of 16 bits: a radix sort
+        bounds = np.searchsorted(homes[order], np.arange(self._partitions + 1))
         packed = []
         for partition in range(self._partitions):
-            rows = np.flatnonzero(home[sources] == partition)
+            rows = order[bounds[partition] : bounds[partition + 1]]
             if len(rows):
                 columns = sources[rows], targets[rows], steps[rows], events[rows]
                 packed += [(partition, record) for record in self._records(names, *columns)]
         return packed
 
     def _records(
-        self, names: np.ndarray, sources: Int64s, targets: Int64s, steps: Int64s, events: Int64s
+        self, names: np.ndarray, sources: Int32s, targets: Int32s, steps: Int32s, events: Int64s
     ) -> list[bytes]:
-        used, local = np.unique(np.concatenate([sources, targets]), return_inverse=True)
+        met = np.zeros(len(names), bool)
+        met[sources] = met[targets] = True
+        local = np.cumsum(met, dtype="<i4") - 1  # an item's place among those met
         count = len(sources)
         record = encode_state(
             Transitions(
-                names[used].tolist(),
-                local[:count].astype("<i4").tobytes(),
-                local[count:].astype("<i4").tobytes(),
+                names[met].tolist(),
+                local[sources].tobytes(),
+                local[targets].tobytes(),
                 steps.astype("<i4").tobytes(),
                 np.array(self._weights)[events].astype("<f4").tobytes(),
                 np.array(self._times_ms)[events].astype("<i8").tobytes(),

@@ -187,12 +187,15 @@ class _User:
 
         Each item once, at its nearest; neither the item itself nor what was turned down.
         """
-        item, times, found = self.item_ids[position], self.times_ms, dict[str, int]()
+        item_ids, weights, times_ms = self.item_ids, self.weights, self.times_ms
+        item, later_ms, found = item_ids[position], times_ms[position], dict[str, int]()
         for place in range(position - 1, max(-1, position - 1 - window), -1):
-            if times[place + 1] - times[place] > gap_ms:
+            time_ms = times_ms[place]
+            if later_ms - time_ms > gap_ms:
                 break
-            other = self.item_ids[place]
-            if self.weights[place] > 0 and other not in found and other != item:
+            later_ms = time_ms
+            other = item_ids[place]
+            if other not in found and other != item and weights[place] > 0:
                 found[other] = position - place
         return found
 
