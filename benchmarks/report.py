@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+LOAD_BEFORE = os.getloadavg()[0]
+"""How busy the machine was before: above 0.5 a core, figures say little."""
+
 PACKAGES = (
     "rheos",
     "numpy",
@@ -30,6 +33,7 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "cores": os.cpu_count(),
+        "load_before": round(LOAD_BEFORE, 2),
         "processor": _processor(),
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -69,6 +69,12 @@ class Rig:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), chosen)
 
+    @staticmethod
+    def cpu_s(pid: int) -> float:
+        """Processor seconds that a process has used, in user and kernel mode."""
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def start(
         self,
         *command: str,

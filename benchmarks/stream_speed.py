@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
@@ -35,6 +35,16 @@ USERS, ITEMS, DIMENSIONS = 20_000, 5_000, 64
 WORKER_CPU, BROKER_CPU = "0", "1"
 POLL_RECORDS = (500, 4_000)
 LEAST_RATIO = 2.0
+
+
+class Run(NamedTuple):
+    """Events per second of wall time, and CPU microseconds per event."""
+
+    per_second: float
+    cpu_us: float
+
+    def __str__(self) -> str:
+        return f"{self.per_second:,.0f} events/s, {self.cpu_us:.1f} us of CPU each"
 
 
 def main() -> int:
@@ -56,8 +66,8 @@ def main() -> int:
         end_ms=time.time_ns() // 1_000_000,
     )
     os.sched_setaffinity(0, {int(BROKER_CPU)})
-    full: list[float] = []
-    bare: dict[int, list[float]] = {poll: [] for poll in POLL_RECORDS}
+    full: list[Run] = []
+    bare: dict[int, list[Run]] = {poll: [] for poll in POLL_RECORDS}
     with Rig("speed", {}, broker_cpus=BROKER_CPU) as rig:
         names = [item_name(item) for item in range(ITEMS)]
         vectors = random_generation.item_vectors(ITEMS, DIMENSIONS, random)
@@ -65,17 +75,17 @@ def main() -> int:
         for number in range(asked.rounds + 1):
             timed = number == asked.rounds  # the last round is for the table alone
             settings = _round_settings(rig, number)
-            rate, spent = _full(rig, settings, generation, log, asked.warm_up, timed=timed)
-            note(f"round {number}: {rate:,.0f} events/s{' with timers' if timed else ''}")
+            run, spent = _full(rig, settings, generation, log, asked.warm_up, timed=timed)
+            note(f"round {number}: {run}{' with timers' if timed else ''}")
             if timed:
                 break
-            full.append(rate)
+            full.append(run)
             for poll in POLL_RECORDS:
-                seconds = _bare(rig, settings, poll, asked.bare_events)
-                bare[poll].append(0.9 * asked.bare_events / seconds)
-                note(f"round {number}: bare Faust, {poll} at a poll: {bare[poll][-1]:,.0f}")
-    peer = max(statistics.median(rates) for rates in bare.values())
-    ratio = statistics.median(full) / peer
+                bare[poll].append(_bare(rig, settings, poll, asked.bare_events))
+                note(f"round {number}: bare Faust, {poll} at a poll: {bare[poll][-1]}")
+    worker = _median(full)
+    peer = max((_median(runs) for runs in bare.values()), key=lambda run: run.per_second)
+    ratio = worker.per_second / peer.per_second
     return finish(
         "stream_speed",
         {
@@ -83,14 +93,22 @@ def main() -> int:
             "events": asked.events,
             "users": USERS,
             "items": ITEMS,
-            "events_per_second": round(statistics.median(full)),
-            "bare_faust_per_second": round(peer),
+            "events_per_second": round(worker.per_second),
+            "bare_faust_per_second": round(peer.per_second),
             "ratio": round(ratio, 2),
-            "runs": {
-                "worker": [round(rate) for rate in full],
-                **{f"bare, {poll} a poll": [round(r) for r in bare[poll]] for poll in bare},
+            "cpu_microseconds_per_event": {
+                "worker": round(worker.cpu_us, 1),
+                "bare Faust": round(peer.cpu_us, 1),
+                "ratio": round(peer.cpu_us / worker.cpu_us, 2),
             },
-            "microseconds_per_event": _table(spent, log[asked.warm_up :]),
+            "runs_per_second": {
+                "worker": [round(run.per_second) for run in full],
+                **{
+                    f"bare, {poll} a poll": [round(run.per_second) for run in runs]
+                    for poll, runs in bare.items()
+                },
+            },
+            "where_cpu_microseconds_go": _table(spent, log[asked.warm_up :]),
             "bias": "The peer reads uncommitted records and keeps nothing; the run with timers is"
             " not among the timed ones.",
         },
@@ -117,8 +135,8 @@ def _full(
     warm_up: int,
     *,
     timed: bool,
-) -> tuple[float, dict[str, Any]]:
-    """Events per second of a worker with all of its work, and what its timers say."""
+) -> tuple[Run, dict[str, Any]]:
+    """A worker with all of its work, and what its timers say."""
     random_generation.serve(settings, 1, generation)
     out = rig.folder / "timers.json"
     worker = rig.start(
@@ -134,9 +152,10 @@ def _full(
     _await_folded(settings, worker, warm_up)
     if timed:
         worker.send_signal(signal.SIGUSR1)
+    used_s = rig.cpu_s(worker.pid)
     began_s = _send(settings, log[warm_up:], f"{settings.kafka.prefix}-log")
     _await_folded(settings, worker, len(log))
-    seconds = _last_append_s(settings) - began_s
+    seconds, used_s = _last_append_s(settings) - began_s, rig.cpu_s(worker.pid) - used_s
     spent = {}
     if timed:
         worker.send_signal(signal.SIGUSR2)
@@ -145,7 +164,8 @@ def _full(
         spent = json.loads(out.read_text("utf-8"))
     worker.terminate()
     worker.wait(30)
-    return (len(log) - warm_up) / seconds, spent
+    count = len(log) - warm_up
+    return Run(count / seconds, 1e6 * used_s / count), spent
 
 
 def _send(settings: Settings, log: list[Click], transactional_id: str) -> float:
@@ -221,8 +241,8 @@ def _last_append_s(settings: Settings) -> float:
     return latest_ms / 1000
 
 
-def _bare(rig: Rig, settings: Settings, poll: int, count: int) -> float:
-    """Seconds that the bare loop takes for nine tenths of ``count`` records."""
+def _bare(rig: Rig, settings: Settings, poll: int, count: int) -> Run:
+    """The bare loop over ``count`` records; the first tenth is its warm-up."""
     out = rig.folder / f"bare-{settings.kafka.prefix}-{poll}.txt"
     subprocess.run(
         [
@@ -237,7 +257,14 @@ def _bare(rig: Rig, settings: Settings, poll: int, count: int) -> float:
         timeout=300,
         check=True,
     )
-    return float(out.read_text("utf-8"))
+    seconds, used_s = map(float, out.read_text("utf-8").split())
+    measured = count - count // 10
+    return Run(measured / seconds, 1e6 * used_s / measured)
+
+
+def _median(runs: list[Run]) -> Run:
+    rates, used = zip(*runs, strict=True)
+    return Run(statistics.median(rates), statistics.median(used))
 
 
 def _table(spent: dict[str, Any], log: list[Click]) -> dict[str, float]:
