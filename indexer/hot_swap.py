@@ -31,6 +31,7 @@ from rheos.snapshot_store import SnapshotStore
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+CLOSE_S = 3.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
 WARM_QUERIES = 32
 # An approximate index that finds less than this of the true best is broken, not approximate.
 LEAST_RECALL = 0.5
@@ -69,7 +70,7 @@ class HotSwap:
     def close(self) -> None:
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     def unhealthy(self) -> str | None:
         """Why generations are no longer followed, or None."""

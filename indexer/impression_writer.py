@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 MOST_QUEUED = 10_000
 MOST_UNACKNOWLEDGED = 5_000
 DELIVERY_S = 30
-CLOSE_S = 1.0
+FLUSH_S = 1.0
+CLOSE_S = 3.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
 
 
 class ImpressionWriter:
@@ -53,7 +54,7 @@ class ImpressionWriter:
         except queue.Full:
             log.debug("the queue of impressions is full; its thread sees the stop by itself")
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         producer: KafkaProducer | None = None
@@ -67,7 +68,7 @@ class ImpressionWriter:
                 log.warning("an answer was not written to %s: %r", self._topic, error)
         if producer is not None:
             try:
-                producer.close(timeout=CLOSE_S)
+                producer.close(timeout=FLUSH_S)
             except KafkaError as error:
                 log.warning("closing the producer of impressions: %r", error)
 

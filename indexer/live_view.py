@@ -23,6 +23,7 @@ from rheos.topics import Topics
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+CLOSE_S = 3.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
 POLL_MS = 200
 LAG_EVERY_S = 1.0
 
@@ -78,7 +79,7 @@ class LiveView:
     def close(self) -> None:
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     @property
     def ready(self) -> bool:

@@ -68,14 +68,17 @@ class Retrieval:
     ) -> Choice:
         """The list for a history. ``user_vector`` (dimensions,) is of ``serving``'s generation."""
         settings, view = self._retrieval, self._view
-        taken = self._numbered(history.item_ids)
-        seen = taken if settings.leave_out_seen else taken[:0]
         recent = recent_items(history, self._gap_ms)
-        # Before the rules: reading the lists gives numbers to items that only they name.
         following: NextScores | None = None
         if NEXT in wish.sources:
             following = view.next_lists.scores(recent)
-        filter_ = _Filter(view, wish.category, np.concatenate([seen, self._numbered(wish.exclude)]))
+        # After the lists were read, which gives numbers to items that only they name; and the count
+        # before the ids: an item that gets its number in between is left out, not let in unseen.
+        count = len(view.numbers)
+        taken = self._numbered(history.item_ids)
+        seen = taken if settings.leave_out_seen else taken[:0]
+        left_out = np.concatenate([seen, self._numbered(wish.exclude)])
+        filter_ = _Filter(view, wish.category, count, left_out)
         parts: list[Int64s] = []
         vector = None
         if serving is not None and user_vector is not None and user_vector.any():
@@ -124,7 +127,8 @@ class Retrieval:
         """Items like one: near it in vector space (cosine) and in what is taken near it."""
         view = self._view
         following = view.next_lists.scores([item_id] if NEXT in wish.sources else [])
-        filter_ = _Filter(view, wish.category, self._numbered([item_id, *wish.exclude]))
+        count = len(view.numbers)
+        filter_ = _Filter(view, wish.category, count, self._numbered([item_id, *wish.exclude]))
         number = view.numbers.get(item_id)
         parts: list[Int64s] = []
         vector = None
@@ -151,6 +155,10 @@ class Retrieval:
 
     def _fused(self, layers: Sequence[Layer], candidates: Int64s, k: int) -> Ranked:
         view = self._view
+        if len(layers) == 1 and layers[0].source != VECTOR and len(candidates):
+            # Counts are told from a landmark of their own: shares of the best say more.
+            alone = layers[0]
+            layers = [alone._replace(scores=alone.scores / max(alone.scores.max(), 1e-300))]
         return fuse(
             layers,
             view.next_lists.interactions(candidates),
@@ -193,7 +201,7 @@ class Retrieval:
 class _Filter:
     """The rules of one query, applied to each source's candidates before its depth is cut."""
 
-    def __init__(self, view: LiveView, category: str | None, excluded: Int64s) -> None:
+    def __init__(self, view: LiveView, category: str | None, count: int, excluded: Int64s) -> None:
         self._trend = view.trend
         self._excluded = len(excluded)
         code = None
@@ -201,7 +209,7 @@ class _Filter:
             known = view.catalogue.category_code(category)
             code = -2 if known is None else known  # a category that no item has
         self._allowed = allowed(
-            len(view.numbers),
+            count,
             excluded=excluded,
             available=view.catalogue.available,
             categories=view.catalogue.categories,

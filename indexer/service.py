@@ -23,6 +23,7 @@ from rheos.snapshot_store import LocalStore
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+CLOSE_S = 1.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
 WAITING_SEARCHES = 64
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Service:
     def close(self) -> None:
         """Ends all threads; within about 3 s even when Kafka is away."""
         self._stop.set()
-        self._bring_up.join()
+        self._bring_up.join(CLOSE_S)
         parts = [self.view, self.swap, self.writer, self.impressions]
         with ThreadPoolExecutor(len(parts)) as closing:
             list(closing.map(lambda part: part.close(), parts))

@@ -23,8 +23,8 @@ def run(settings: Settings) -> int:
     server = Server(settings)
     try:
         server.run()
-    except SystemExit as failed:  # uvicorn's way to say that the port is busy; it logs which
-        return int(failed.code or 0) or 1
+    except SystemExit:  # uvicorn's way to say that the port is busy; it logs which
+        return 1
     return 0 if server.started else 1
 
 
