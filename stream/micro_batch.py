@@ -11,12 +11,14 @@ What it overrides, why, and how a new Faust is noticed: docs/adr/0001-micro-batc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiokafka
 import faust
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, ConsumerMessage
@@ -25,6 +27,8 @@ from stream.record import Record
 
 # While a partition is held back, the fetch in progress does not know when it is let go again.
 _SHORT_POLL_S = 0.05
+
+_log = logging.getLogger(__name__)
 
 
 class Chunk(NamedTuple):
@@ -61,6 +65,23 @@ class CommittedReader(AIOKafkaConsumerThread):  # type: ignore[misc]
         # Read once, by the fetcher that the consumer makes when it starts.
         consumer._isolation_level = "read_committed"
         return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Writes the group's offsets. They are for onlookers, so a failure does not matter, while
+        Faust would end the worker.
+        """
+        mine = self.assignment()
+        places = {
+            TopicPartition(*partition): OffsetAndMetadata(offset, "")
+            for partition, offset in offsets.items()
+            if partition in mine
+        }
+        try:
+            await self._ensure_consumer().commit(places)
+        except KafkaError as error:
+            _log.info("the group's offsets were not written: %s", error)
+            return False
+        return True
 
     def position_of(self, partition: TP) -> int | None:
         """The offset of the next fetch, or None while it is unknown. Does not block."""

@@ -39,6 +39,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     for worker in workers:
         worker.wake()
         worker.kill()
+        print(worker.log[-20_000:])  # pytest shows it when the test failed
 
 
 def test_events_become_states_and_a_stop_is_clean_and_quick(start: Start, loop: Loop) -> None:
@@ -124,9 +125,7 @@ def test_workers_that_join_are_killed_and_are_paused_beyond_their_session_do_no_
     assert first.process.poll() is None, first.log
 
 
-def test_a_crash_of_the_broker_is_outlived(
-    start: Start, loop: Loop, broker: KafkaProcess
-) -> None:
+def test_a_crash_of_the_broker_is_outlived(start: Start, loop: Loop, broker: KafkaProcess) -> None:
     worker = start()
     worker.wait_ready()
     loop.send(300)

@@ -48,6 +48,7 @@ RELIED_ON = {
     AIOKafkaDriver._new_consumer_thread: "0870ec53",
     AIOKafkaDriver._to_message: "7c24f651",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc",
+    AIOKafkaConsumerThread._commit: "932852ce",
     AIOKafkaConsumerThread._fetch_records: "39a2c6c7",
     AIOKafkaConsumerThread._seek_wait: "9d221e81",
     AIOKafkaConsumerThread.highwater: "6f7dbe10",
