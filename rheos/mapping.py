@@ -12,6 +12,11 @@ from rheos.events import Event, InvalidEvent
 from rheos.ids import id_from_number
 from rheos.settings import SettingsError, SourceSettings
 
+FIELDS = ("user", "item", "time", "type", "value", "event_id", "session_id")
+"""What a path can be given for, by the names of ``SourceSettings``."""
+
+_OWN_NAMES = {"user": "user_id", "item": "item_id", "time": "time_ms"}
+
 _EXACT = 1 << 53
 """Whole numbers below it survive a float64, which JSON libraries put long numbers into."""
 
@@ -37,19 +42,8 @@ class EventMapping:
 
     def __init__(self, source: SourceSettings) -> None:
         self._source = source
-        self._keys = {
-            path: tuple(path.split("."))
-            for path in (
-                source.user,
-                source.item,
-                source.time,
-                source.type,
-                source.value,
-                source.event_id,
-                source.session_id,
-            )
-            if path
-        }
+        paths = (getattr(source, field) for field in FIELDS)
+        self._keys = {path: tuple(path.split(".")) for path in paths if path}
 
     def missing_columns(self, header: Collection[str]) -> list[str]:
         """The mapped columns that a file with this header does not have."""
@@ -126,12 +120,6 @@ class EventMapping:
         if not abs(number) < _EXACT:
             raise InvalidEvent("out_of_range", f"{path} = {_shown(found)} is no time in {unit}")
         return round(number * factor)
-
-
-FIELDS = ("user", "item", "time", "type", "value", "event_id", "session_id")
-"""What a path can be given for, by the names of ``SourceSettings``."""
-
-_OWN_NAMES = {"user": "user_id", "item": "item_id", "time": "time_ms"}
 
 
 def source_from_words(

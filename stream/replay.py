@@ -26,6 +26,9 @@ FILE_SOURCE = "file:"
 CHUNK_ROWS = 10_000
 """Rows in one transaction at most: about 2 MB, and the commit's 30 ms are a tenth of the time."""
 
+CHUNK_BYTES = 16 << 20
+"""And bytes: a file of rows of 64 kB must not fill the producer's queue."""
+
 LEAST_INTERVAL_S = 0.05
 """Between two transactions of a paced replay: a row waits that long at most, Kafka has peace."""
 
@@ -211,19 +214,18 @@ class _Outgoing:
 
 def _chunks(rows: Iterator[_Sent], pace: Pace, stop: threading.Event) -> Iterator[list[_Sent]]:
     """The rows as they become due; what one transaction takes at a time. Ends early on ``stop``."""
-    if not (pace.rate or pace.speed):
-        while not stop.is_set() and (chunk := list(islice(rows, CHUNK_ROWS))):
-            yield chunk
-        return
+    paced = bool(pace.rate or pace.speed)
     schedule, begin_s = Schedule(pace), time.monotonic()
-    commit_at_s, chunk = begin_s, []
+    chunk: list[_Sent] = []
+    size, commit_at_s = 0, begin_s
     for sent in rows:
-        due_s = begin_s + schedule.due_s(sent.time_ms)
+        due_s = begin_s + schedule.due_s(sent.time_ms) if paced else begin_s
         while True:
+            full = len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES
             now_s = time.monotonic()
-            if chunk and (now_s >= commit_at_s or len(chunk) == CHUNK_ROWS):
+            if full or (paced and chunk and now_s >= commit_at_s):
                 yield chunk
-                chunk = []
+                chunk, size = [], 0
                 commit_at_s = time.monotonic() + LEAST_INTERVAL_S
             elif now_s >= due_s:
                 break
@@ -232,6 +234,7 @@ def _chunks(rows: Iterator[_Sent], pace: Pace, stop: threading.Event) -> Iterato
         if stop.is_set():
             return
         chunk.append(sent)
+        size += len(sent.record.value or b"")
     if chunk:
         yield chunk
 

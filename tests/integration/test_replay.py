@@ -263,6 +263,17 @@ def test_hostile_rows_become_dead_letters_with_their_bytes(
         assert letter.text
 
 
+def test_large_rows_are_sent_in_several_transactions(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_file, "CHUNK_BYTES", 100_000)
+    path = tmp_path / "large.csv"
+    path.write_bytes(b"user,item,at,count\n" + 5 * (b"u" * 40_000 + b",i,5,1\n"))
+    steps: list[int] = []
+    run(settings, plan_of(path), progress=lambda summary: steps.append(summary.next_row))
+    assert steps == [2, 4, 5]  # 40 kB are 53 kB in base64
+
+
 def test_topics_that_do_not_fit_stop_the_replay(settings: Settings, tmp_path: Path) -> None:
     plan = plan_of(table(tmp_path / "shop.csv", 10))
     kafka = {"bootstrap": settings.kafka.bootstrap, "prefix": settings.kafka.prefix}
