@@ -22,6 +22,7 @@ FLUSH_BYTES = 64 * 1024 * 1024
 """A partition's buffer goes to a file when it has so many records, or bytes of values."""
 
 _POLL_RECORDS = 5_000
+_PATIENCE = {"bootstrap_timeout_ms": 5_000, "reconnect_backoff_max_ms": 1_000}
 _encode_context = msgspec.json.Encoder().encode
 
 
@@ -39,13 +40,13 @@ class Archiver:
         self._settings = settings
         self._topic = Topics(settings).events
         bootstrap = settings.kafka.bootstrap.split(",")
-        self._admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=5_000)
+        self._admin = KafkaAdminClient(bootstrap_servers=bootstrap, **_PATIENCE)
         try:
             topic_id, partitions = self._describe()
             self.archive = Archive(settings.archive_dir, topic_id)
             self._consumer = KafkaConsumer(
                 bootstrap_servers=bootstrap,
-                bootstrap_timeout_ms=5_000,
+                **_PATIENCE,
                 group_id=None,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
@@ -123,7 +124,10 @@ class Archiver:
         """The positions not yet archived, in all; sets the gauges. One round trip."""
         lag = 0
         for place, end in self._consumer.end_offsets(self._partitions).items():
-            behind = max(0, end - self._buffers[place].start)
+            buffer = self._buffers[place]
+            # Past markers and aborted records the position moves with nothing to archive.
+            done = buffer.start if buffer.records else self._consumer.position(place)
+            behind = max(0, end - done)
             metrics.ARCHIVE_LAG_MESSAGES.labels(str(place.partition)).set(behind)
             lag += behind
         return lag

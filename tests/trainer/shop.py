@@ -1,0 +1,82 @@
+"""A small shop whose customers have taste: events to train on, and putting them into Kafka."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from kafka import KafkaProducer
+
+from rheos import topics
+from rheos.events import Event
+from rheos.ids import partition_of
+from rheos.settings import Settings, from_tree
+
+START_MS = 1_600_000_000_000
+
+
+def settings_for(bootstrap: str, prefix: str, data_dir: Path, **trainer: object) -> Settings:
+    """Two partitions, a small quick ALS, and a gate that needs few events."""
+    return from_tree(
+        {
+            "data_dir": str(data_dir),
+            "kafka": {"bootstrap": bootstrap, "prefix": prefix, "events_partitions": 2},
+            "trainer": {
+                "port": 0,
+                "min_events": 300,
+                "gate_min_events": 50,
+                "threads": 1,
+                "parameters": {"factors": 4, "iterations": 4},
+                **trainer,
+            },
+        }
+    )
+
+
+def taste(count: int, *, start: int = 0, users: int = 40, items: int = 40) -> list[Event]:
+    """``count`` purchases a second apart; users keep to the items of their own parity."""
+    random = np.random.default_rng(start + 1)
+    events = []
+    for number in range(start, start + count):
+        user = int(random.integers(users))
+        item = 2 * int(random.integers(items // 2)) + user % 2
+        events.append(
+            Event(
+                user_id=f"u{user}",
+                item_id=f"i{item}",
+                type="purchase",
+                time_ms=START_MS + 1000 * number,
+            )
+        )
+    return events
+
+
+@contextlib.contextmanager
+def producer(settings: Settings, **more: object) -> Iterator[KafkaProducer]:
+    made = KafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap.split(","), acks="all", linger_ms=5, **more
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def send(settings: Settings, events: Iterable[Event]) -> None:
+    """Creates the topics if need be, and puts the events where they belong."""
+    assert topics.ensure(settings) == []
+    with producer(settings) as out:
+        for event in events:
+            put(out, settings, event)
+        out.flush()
+
+
+def put(out: KafkaProducer, settings: Settings, event: Event) -> None:
+    partition = partition_of(event.user_id, settings.kafka.events_partitions)
+    out.send(
+        topics.Topics(settings).events,
+        key=event.user_id.encode(),
+        value=msgspec.json.encode(event),
+        partition=partition,
+    )
