@@ -258,13 +258,20 @@ def _vector_scores(
 ) -> Float64s:
     """The vector layer's scores (n,): inner products, or the ranker's where there is one.
 
-    A ranker cannot tell items that the generation does not know: NaN.
+    A ranker cannot tell items that the generation does not know: such an item gets the ranker's
+    score at its own rank among the inner products.
     """
+    products = serving.products(vector, candidates)
     ranker = serving.generation.ranker
     rows = serving.rows(candidates)
     known = rows >= 0
     if ranker is None or user_vector is None or not known.any():
-        return serving.products(vector, candidates)
+        return products
     scores = np.full(len(candidates), np.nan)
     scores[known] = ranker.score(user_vector, rows[known])
+    young = ~known & ~np.isnan(products)
+    if young.any():
+        rank = np.searchsorted(np.sort(products[known]), products[young])
+        ascending = np.sort(scores[known])
+        scores[young] = ascending[np.minimum(rank, len(ascending) - 1)]
     return scores
