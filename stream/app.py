@@ -12,22 +12,29 @@ from typing import Any
 
 import faust
 from faust.types import TP, StreamT
+from kafka.errors import KafkaError
 
 from rheos import topics
 from rheos.metrics import MetricsServer
 from rheos.settings import Settings, load
 from stream.agents import all_agents
 from stream.assigned import AssignedPartitions
+from stream.chunk import Chunk
 from stream.generation_in_service import GenerationInService
-from stream.micro_batch import Chunk, ChunkSchema, install
+from stream.micro_batch import ChunkSchema, install
 
 _BUFFERED_CHUNKS = 1024  # with few, Faust's back-pressure sleeps for a second at a time
 _LAG_EVERY_S = 1.0
+_BROKER_EVERY_S = 2.0
 _FETCH_BYTES = 4 * 1024 * 1024
 
 
-class TopicsUnfit(Exception):
-    """Topics are missing or not as they must be; the text has a line for each problem."""
+class Unfit(Exception):
+    """The worker cannot start so. ``problems`` has a line for each, with key, value and fix."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class StreamApp(faust.App):  # type: ignore[misc]
@@ -68,15 +75,29 @@ class StreamApp(faust.App):  # type: ignore[misc]
         await super().on_first_start()
 
     async def on_start(self) -> None:
-        settings = self.rheos_settings
-        problems = await asyncio.to_thread(topics.ensure, settings)
-        if problems:
-            raise TopicsUnfit("\n".join(problems))
-        self.metrics_server = MetricsServer(
-            settings.stream.host, settings.stream.port, self.partitions.not_ready
-        )
+        await self._ensure_topics()
+        stream = self.rheos_settings.stream
+        try:
+            self.metrics_server = MetricsServer(stream.host, stream.port, self.partitions.not_ready)
+        except OSError as error:
+            raise Unfit(
+                [f"stream.host = {stream.host!r}, stream.port = {stream.port}: {error.strerror}"]
+            ) from error
         self.generation.start()
         await super().on_start()
+
+    async def _ensure_topics(self) -> None:
+        settings = self.rheos_settings
+        while not self.should_stop:
+            try:
+                problems = await asyncio.to_thread(topics.ensure, settings)
+            except KafkaError as error:
+                self.log.warning("waiting for Kafka at %s: %s", settings.kafka.bootstrap, error)
+                await self.sleep(_BROKER_EVERY_S)
+            else:
+                if problems:
+                    raise Unfit(problems)
+                return
 
     async def on_stop(self) -> None:
         await self.partitions.close()

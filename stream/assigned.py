@@ -51,6 +51,7 @@ class AssignedPartitions:
         self._given_up_at: dict[TP, float] = {}
         self._cluster: Cluster | None = None
         self._assigned_once = False
+        self._measured: set[TP] = set()
 
     def deliver(self, event: EventT[Any]) -> None:
         """Hands a chunk to its partition; it is acknowledged when it is committed."""
@@ -108,12 +109,16 @@ class AssignedPartitions:
 
     def measure_lag(self) -> None:
         """Sets the lag of each open partition, and removes those of partitions that went."""
-        metrics.LAG_MESSAGES.clear()
+        measured: set[TP] = set()
         for partition, runner in self._runners.items():
             next_offset = runner.next_offset
             if next_offset is not None:
                 lag = self._consumer().lag(partition, next_offset)
                 metrics.LAG_MESSAGES.labels(partition.topic, str(partition.partition)).set(lag)
+                measured.add(partition)
+        for partition in self._measured - measured:
+            metrics.LAG_MESSAGES.remove(partition.topic, str(partition.partition))
+        self._measured = measured
 
     def _new_runner(self, partition: TP, agent: Agent) -> Runner:
         loop = asyncio.get_running_loop()

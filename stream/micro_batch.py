@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 import aiokafka
 import faust
@@ -23,23 +23,12 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, ConsumerMessage
 
-from stream.record import Record
+from stream.chunk import Chunk
 
 # While a partition is held back, the fetch in progress does not know when it is let go again.
 _SHORT_POLL_S = 0.05
 
 _log = logging.getLogger(__name__)
-
-
-class Chunk(NamedTuple):
-    """Consecutive records of one partition, and the offset from which the next chunk is read.
-
-    Without records it tells that the log goes on at ``next_offset``: only transaction markers and
-    aborted records lay before it.
-    """
-
-    records: Sequence[Record]
-    next_offset: int
 
 
 class ChunkSchema(faust.Schema):  # type: ignore[misc]
@@ -163,6 +152,7 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             self._wake.clear()
             await self.wait(self._wake, timeout=timeout)
             return
+        begins = {partition: self._position(partition) for partition in active}
         try:
             fetched = await self._getmany(active, _SHORT_POLL_S if self._held else timeout)
         except OffsetOutOfRangeError as error:
@@ -170,8 +160,7 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
                 self.hold(partition)
                 self.on_cut(partition)
             return
-        chunks = self._chunks(fetched) if fetched else self._jumps(active)
-        for partition, chunk in chunks:
+        for partition, chunk in self._chunks(fetched, begins) if fetched else self._jumps(begins):
             # A rebalance began: its end seeks back to what is folded, so nothing is lost.
             if (
                 self.should_stop
@@ -182,24 +171,36 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             self._handed_on[partition] = chunk.next_offset
             yield partition, self._message(partition, chunk, generation)
 
-    def _chunks(self, fetched: dict[Any, list[Any]]) -> Iterable[tuple[TP, Chunk]]:
+    def _chunks(
+        self, fetched: Mapping[Any, list[Any]], begins: Mapping[TP, int]
+    ) -> Iterable[tuple[TP, Chunk]]:
         size = self.chunk_records
         for key, records in fetched.items():
             partition = ensure_TP(key)
             self.app.monitor.track_tp_end_offset(partition, self.highwater(partition))
+            begin = begins[partition]
             for start in range(0, len(records), size):
                 part = records[start : start + size]
-                yield partition, Chunk(part, part[-1].offset + 1)
+                next_offset = part[-1].offset + 1
+                yield (
+                    partition,
+                    Chunk(part[0].offset if begin is None else begin, part, next_offset),
+                )
+                begin = next_offset
 
-    def _jumps(self, partitions: set[TP]) -> Iterable[tuple[TP, Chunk]]:
-        """An empty chunk for each partition that went on without a record since its last one.
+    def _jumps(self, begins: Mapping[TP, int]) -> Iterable[tuple[TP, Chunk]]:
+        """An empty chunk for each partition that went on without a record.
 
         Asked only between two fetches, when all that was fetched has been handed on.
         """
-        for partition in partitions:
-            position = self._thread.position_of(partition)
-            if position is not None and position > self._handed_on.get(partition, position):
-                yield partition, Chunk((), position)
+        for partition, begin in begins.items():
+            position = self._position(partition)
+            if position > self._handed_on.get(partition, position):
+                yield partition, Chunk(begin, (), position)
+
+    def _position(self, partition: TP) -> int:
+        position = self._thread.position_of(partition)
+        return self._handed_on.get(partition, 0) if position is None else position
 
     def _message(self, partition: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
         return ConsumerMessage(

@@ -13,8 +13,9 @@ input log up to the checkpoint that it holds, whatever dies in between:
        records may be markers, so the last record read says little.
    1.4 Read the checkpoint: the next input offset, and the input log that it counts in. Another
        log, or one that was cut above or below, stops the partition: it would lose events silently.
-2. **Apply.** Fold a chunk's records from the checkpoint on. Nothing leaves the process. A chunk
-   that fails twice is halved, down to one record, which becomes a dead letter.
+2. **Apply.** Fold the records of all queued chunks from the checkpoint on, each offset once.
+   Nothing leaves the process. What fails twice is halved, down to one record, which becomes a dead
+   letter. A chunk that does not join on to the one before stops this: the log is read again.
 3. **Commit.** One transaction holds
    3.1 the changed states, each once, 3.2 outputs and dead letters, 3.3 the new checkpoint.
 4. **Keep.** Then the local store takes the same, with the state topic's new position.
@@ -44,6 +45,7 @@ from rheos.state import (
 )
 from rheos.topics import Topics
 from stream.agent import Agent, Changes
+from stream.chunk import Chunk
 from stream.cluster import ANSWER_WITHIN_S, CLIENT, Cluster, Range, TopicIdentity
 from stream.record import Record
 from stream.store import Store
@@ -67,6 +69,10 @@ _log = logging.getLogger(__name__)
 
 class InputLost(Exception):
     """The input log lacks what the state has yet to fold. The text says what and what to do."""
+
+
+class ChunkMissing(Exception):
+    """A chunk was not handed on: the log must be read again from the checkpoint."""
 
 
 class Abandoned(Exception):
@@ -207,16 +213,23 @@ class Partition:
 
     # 2. Apply
 
-    def apply(self, records: Sequence[Record], next_offset: int) -> None:
-        """Fold the records, in log order, that lie at or above ``self.next_offset``.
+    def apply(self, chunks: Sequence[Chunk]) -> None:
+        """Fold the records, in log order, that lie at or above ``next_offset``, each once.
 
-        ``next_offset`` is where the next chunk begins. Does not touch the broker.
+        Does not touch the broker. Raises ChunkMissing, which leaves everything as it was.
         """
-        if records and records[0].offset < self.next_offset:
-            records = [record for record in records if record.offset >= self.next_offset]
-        batch = self._batch
-        batch.records += len(records)
-        batch.next_offset = max(batch.next_offset, next_offset)
+        place = self.next_offset
+        records: list[Record] = []
+        for chunk in chunks:
+            if chunk.begin > place:
+                raise ChunkMissing(f"{self.place}: nothing came from {place} to {chunk.begin}")
+            part = chunk.records
+            if part and part[0].offset < place:  # given before, and committed or in this batch
+                part = [record for record in part if record.offset >= place]
+            records.extend(part)
+            place = max(place, chunk.next_offset)
+        self._batch.records += len(records)
+        self._batch.next_offset = place
         if records:
             self._fold_or_halve(records)
 

@@ -5,15 +5,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 
 from rheos import metrics
 from rheos.settings import StreamSettings
-from stream.micro_batch import Chunk
-from stream.partition import Abandoned, InputLost, Partition, is_fenced
+from stream.chunk import Chunk
+from stream.partition import Abandoned, ChunkMissing, InputLost, Partition, is_fenced
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -137,6 +136,9 @@ class Runner(threading.Thread):
                     self._input.begin(partition.next_offset)
                 while queued := self._wait_for_chunks():
                     self._commit(partition, queued)
+        except ChunkMissing as error:
+            _log.warning("%s; reading again", error)
+            self._read_again()
         except KafkaException as error:
             self._tell(partition, error)
             pause_s = self._settings.session_timeout_s if is_fenced(error) else self._pause_s
@@ -147,9 +149,8 @@ class Runner(threading.Thread):
         self._stopping.wait(pause_s)
 
     def _commit(self, partition: Partition, queued: list[_Queued]) -> None:
-        records = list(chain.from_iterable(entry.chunk.records for entry in queued))
         self._last_commit = time.monotonic()
-        partition.apply(records, queued[-1].chunk.next_offset)
+        partition.apply([entry.chunk for entry in queued])
         partition.commit()
         self.next_offset = partition.next_offset
         self._pause_s = _FIRST_PAUSE_S
@@ -193,6 +194,12 @@ class Runner(threading.Thread):
             ):
                 self._held = False
                 self._input.release()
+
+    def _read_again(self) -> None:
+        with self._changed:
+            self._must_begin = True
+            self._queue.clear()
+            self._records = self._bytes = 0
 
     def _tell(self, partition: Partition, error: KafkaException) -> None:
         if self.next_offset is None:

@@ -3,16 +3,11 @@
 import asyncio
 import logging
 import signal
-from contextlib import suppress
 
-from kafka.errors import KafkaError
-
-from rheos import topics
 from rheos.settings import Settings
-from stream.app import StreamApp, create_app
+from stream.app import StreamApp, Unfit, create_app
 
 _STOP_WITHIN_S = 4.0
-_BROKER_EVERY_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +24,15 @@ async def _run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
-    problems = await _ensure_topics(settings, told_to_stop)
-    for problem in problems:
-        _log.error("%s", problem)
-    if problems or told_to_stop.is_set():
-        return 1 if problems else 0
-
     app = create_app(settings)
     running = asyncio.create_task(_run_until_crash(app))
     signalled = asyncio.create_task(told_to_stop.wait())
     await asyncio.wait((running, signalled), return_when=asyncio.FIRST_COMPLETED)
     crash = running.exception() if running.done() else None
-    if crash is not None:
+    if isinstance(crash, Unfit):
+        for problem in crash.problems:
+            _log.error("%s", problem)
+    elif crash is not None:
         _log.error("the worker ends: %s: %s", type(crash).__name__, crash)
     for task in (running, signalled):
         task.cancel()
@@ -57,15 +49,3 @@ async def _run_until_crash(app: StreamApp) -> None:
     await app.wait_until_stopped()
     if app.crash_reason is not None:
         raise app.crash_reason
-
-
-async def _ensure_topics(settings: Settings, told_to_stop: asyncio.Event) -> list[str]:
-    """What is wrong with the topics after creating the missing ones; waits for the broker."""
-    while not told_to_stop.is_set():
-        try:
-            return await asyncio.to_thread(topics.ensure, settings)
-        except KafkaError as error:
-            _log.warning("waiting for Kafka at %s: %s", settings.kafka.bootstrap, error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(told_to_stop.wait(), _BROKER_EVERY_S)
-    return []

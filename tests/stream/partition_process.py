@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from stream.chunk import Chunk
 from stream.cluster import Cluster
 from stream.partition import Partition
 from stream.store import MemoryStore
@@ -55,8 +57,8 @@ class FaultyPartition(Partition):
         super()._catch_up(state)
         self.fault("1.3 caught up")
 
-    def apply(self, records: Any, next_offset: int) -> None:
-        super().apply(records, next_offset)
+    def apply(self, chunks: Sequence[Chunk]) -> None:
+        super().apply(chunks)
         self.fault("2 applied")
 
     def _send(self, batch: Any) -> None:
@@ -137,7 +139,7 @@ def feed(partition: Partition, bootstrap: str, topic: str) -> None:
                 assert message.error().code() == KafkaError._PARTITION_EOF
                 ended = True
         if entries:
-            partition.apply(entries, entries[-1].offset + 1)
+            partition.apply([chunk_of(entries, partition.next_offset)])
             partition.commit()
         if ended:
             break
@@ -154,6 +156,10 @@ def serve() -> None:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def chunk_of(entries: Sequence[Entry], begin: int) -> Chunk:
+    return Chunk(begin, entries, entries[-1].offset + 1)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.transport.drivers.aiokafka import Consumer as AIOKafkaDriver
 from faust.types import TP
 
-from stream.micro_batch import Chunk, MicroBatchConsumer, install
+from stream.chunk import Chunk
+from stream.micro_batch import MicroBatchConsumer, install
 from tests.stream.kafka_log import Entry
 
 ADR = Path(__file__).resolve().parents[2] / "docs" / "adr" / "0001-micro-batch-consumer.md"
@@ -89,6 +90,7 @@ class FakeThread:
 
     def __init__(self) -> None:
         self.positions: dict[TP, int] = {}
+        self.jump: dict[TP, int] = {}  # what the next fetches do to positions
         self.fetches: list[Any] = []
         self.asked: list[tuple[set[TP], float]] = []
 
@@ -100,6 +102,7 @@ class FakeThread:
 
     async def getmany(self, active: set[TP], timeout: float) -> Any:
         self.asked.append((set(active), timeout))
+        self.positions.update(self.jump)
         fetched = self.fetches.pop(0) if self.fetches else {}
         if isinstance(fetched, Exception):
             raise fetched
@@ -116,7 +119,7 @@ def cut() -> list[TP]:
 
 @pytest.fixture
 def consumer(cut: list[TP]) -> MicroBatchConsumer:
-    """The consumer without an app around it: what getmany touches, and no more."""
+    """The consumer without an app around it: what getmany touches, no more."""
     made = MicroBatchConsumer.__new__(MicroBatchConsumer)
     made.app = SimpleNamespace(
         consumer_generation_id=1,
@@ -163,12 +166,22 @@ async def test_records_come_in_chunks_of_one_partition_with_the_offset_that_foll
     await consumer.begin(OTHER, 0)
     consumer._thread.fetches = [{PARTITION: entries(10, 7), OTHER: entries(5, 1)}]
     found = await chunks(consumer)
-    assert [(tp, [r.offset for r in c.records], c.next_offset) for tp, c in found] == [
-        (PARTITION, [10, 11, 12], 13),
-        (PARTITION, [13, 14, 15], 16),
-        (PARTITION, [16], 17),
-        (OTHER, [5], 6),
+    assert [(tp, c.begin, [r.offset for r in c.records], c.next_offset) for tp, c in found] == [
+        (PARTITION, 10, [10, 11, 12], 13),
+        (PARTITION, 13, [13, 14, 15], 16),
+        (PARTITION, 16, [16], 17),
+        (OTHER, 0, [5], 6),
     ]
+
+
+async def test_a_fetch_whose_records_went_astray_shows_in_where_the_next_one_begins(
+    consumer: MicroBatchConsumer,
+) -> None:
+    await consumer.begin(PARTITION, 10)
+    consumer._thread.positions[PARTITION] = 14  # somebody took 10 to 13
+    consumer._thread.fetches = [{PARTITION: entries(14, 1)}]
+    ((_, found),) = await chunks(consumer)
+    assert found.begin == 14
 
 
 async def test_nothing_is_read_of_a_partition_before_it_is_begun(
@@ -200,8 +213,8 @@ async def test_a_log_that_goes_on_without_records_gives_an_empty_chunk_once(
 ) -> None:
     await consumer.begin(PARTITION, 4)
     assert await chunks(consumer) == []
-    consumer._thread.positions[PARTITION] = 6  # past two markers
-    assert await chunks(consumer) == [(PARTITION, Chunk((), 6))]
+    consumer._thread.jump = {PARTITION: 6}  # past two markers
+    assert await chunks(consumer) == [(PARTITION, Chunk(4, (), 6))]
     assert await chunks(consumer) == []
 
 

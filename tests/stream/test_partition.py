@@ -21,8 +21,9 @@ from rheos.state import (
     encode_state,
 )
 from stream import partition as partition_module
+from stream.chunk import Chunk
 from stream.cluster import Cluster
-from stream.partition import Abandoned, InputLost, Partition, is_fenced
+from stream.partition import Abandoned, ChunkMissing, InputLost, Partition, is_fenced
 from stream.store import MemoryStore
 from tests.stream.chain import (
     POISON,
@@ -41,7 +42,7 @@ from tests.stream.kafka_log import (
     read,
     send,
 )
-from tests.stream.partition_process import FaultyPartition, feed
+from tests.stream.partition_process import FaultyPartition, chunk_of, feed
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.kafka
@@ -172,7 +173,7 @@ def test_a_paused_owner_that_wakes_up_is_fenced_and_does_no_harm(chain: Chain) -
     sleeper = chain.partition()
     sleeper.open()
     (entries,) = read(chain.bootstrap, chain.input)
-    sleeper.apply(entries, 50)
+    sleeper.apply([chunk_of(entries, 0)])
     chain.run(chain.partition())  # it sleeps; another one does the work
     with pytest.raises(KafkaException) as caught:
         sleeper.commit()
@@ -197,7 +198,7 @@ def test_the_open_transaction_of_a_paused_owner_is_settled_and_hides_no_checkpoi
     stuck = chain.partition(kind=Stuck)
     stuck.open()
     entries = read(chain.bootstrap, chain.input)[0][60:]
-    stuck.apply(entries, 70)
+    stuck.apply([chunk_of(entries, 60)])
     stuck._send(stuck._batch)
     stuck._finish()  # sent, never committed
     next_one = chain.partition()
@@ -230,9 +231,32 @@ def test_the_same_chunk_twice_counts_once(chain: Chain) -> None:
     partition.open()
     (entries,) = read(chain.bootstrap, chain.input)
     for part in (entries[:30], entries[:30], entries[10:40], entries):
-        partition.apply(part, part[-1].offset + 1)
+        partition.apply([chunk_of(part, part[0].offset)])
         partition.commit()
     chain.check()
+
+
+def test_chunks_of_one_batch_that_overlap_count_once(chain: Chain) -> None:
+    chain.send(40)
+    partition = chain.partition()
+    partition.open()
+    (entries,) = read(chain.bootstrap, chain.input)
+    parts = (entries[:30], entries[10:35], entries[5:20], entries[30:40], entries)
+    partition.apply([chunk_of(part, part[0].offset) for part in parts])
+    partition.commit()
+    chain.check()
+
+
+def test_a_chunk_that_does_not_join_on_is_told_and_nothing_is_folded(chain: Chain) -> None:
+    chain.send(40)
+    partition = chain.partition()
+    partition.open()
+    (entries,) = read(chain.bootstrap, chain.input)
+    with pytest.raises(ChunkMissing, match="nothing came from 10 to 20"):
+        partition.apply([chunk_of(entries[:10], 0), chunk_of(entries[20:], 20)])
+    assert partition.next_offset == 0
+    partition.commit()
+    assert chain.states() == {}
 
 
 def test_aborted_records_and_markers_in_the_input_are_holes_not_losses(chain: Chain) -> None:
@@ -261,7 +285,7 @@ def test_a_record_that_the_fold_fails_on_becomes_a_dead_letter_alone(chain: Chai
     partition = chain.partition()
     partition.open()
     (entries,) = read(chain.bootstrap, chain.input)
-    partition.apply(entries, 41)
+    partition.apply([chunk_of(entries, 0)])
     partition.commit()
     chain.check()
     ((letter,),) = read(chain.bootstrap, f"{chain.prefix}.dead-letters")
@@ -364,7 +388,7 @@ def test_a_state_that_changed_often_is_written_once_a_transaction(chain: Chain) 
     partition = chain.partition()
     partition.open()
     (entries,) = read(chain.bootstrap, chain.input)
-    partition.apply(entries, 200)
+    partition.apply([chunk_of(entries, 0)])
     partition.commit()
     (written,) = read(chain.bootstrap, f"{chain.prefix}.state")
     assert len(written) == 9 + 1  # nine keys and the checkpoint
@@ -373,7 +397,7 @@ def test_a_state_that_changed_often_is_written_once_a_transaction(chain: Chain) 
 def test_a_chunk_without_records_moves_the_checkpoint_alone(chain: Chain) -> None:
     chain.send(3)
     partition = chain.run(chain.partition())
-    partition.apply((), 10)
+    partition.apply([Chunk(3, (), 10)])
     partition.commit()
     assert chain_checkpoint(chain).next_offset == 10
 
@@ -383,7 +407,7 @@ def test_a_forgotten_key_is_gone_from_store_and_topic(chain: Chain) -> None:
     store = MemoryStore()
     partition = chain.run(chain.partition(store))
     partition._fold = lambda records, state_of: partition_module.Changes({"key1": None})
-    partition.apply([Entry(30, 0, b"key1", b"forget")], 31)
+    partition.apply([chunk_of([Entry(30, 0, b"key1", b"forget")], 30)])
     partition.commit()
     assert "key1" not in chain.states()
     assert store.get("key1") is None
@@ -399,7 +423,7 @@ def test_while_the_broker_is_away_it_waits_and_ends_at_once_when_told(
     partition = chain.partition(stopping=stopping)
     partition.open()
     (entries,) = read(chain.bootstrap, chain.input)
-    partition.apply(entries, 30)
+    partition.apply([chunk_of(entries, 0)])
     broker.kill()
     caught: list[BaseException] = []
 

@@ -1,8 +1,8 @@
-"""The owner of a partition: queue, pace, second tries. With a Partition that does what it is told."""
+"""The owner of a partition: queue, pace, second tries. Its Partition does what it is told."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from rheos.settings import StreamSettings
-from stream.micro_batch import Chunk
-from stream.partition import InputLost, Partition
+from stream.chunk import Chunk
+from stream.partition import ChunkMissing, InputLost, Partition
 from stream.runner import Input, Runner
 from tests.stream.kafka_log import Entry
 
@@ -22,7 +22,7 @@ def failure(code: int = KafkaError._INCONSISTENT) -> KafkaException:
 
 def chunk(first: int, count: int = 1, size: int = 10) -> Chunk:
     records = [Entry(first + n, 0, b"key", b"x" * size) for n in range(count)]
-    return Chunk(records, first + count)
+    return Chunk(first, records, first + count)
 
 
 class Stub:
@@ -37,6 +37,7 @@ class Stub:
         self.opened = 0
         self.dropped = 0
         self.fail_open: list[BaseException] = []
+        self.fail_apply: list[BaseException] = []
         self.fail_commit: list[BaseException] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -48,9 +49,12 @@ class Stub:
         if self.fail_open:
             raise self.fail_open.pop(0)
 
-    def apply(self, records: Any, next_offset: int) -> None:
+    def apply(self, chunks: Sequence[Chunk]) -> None:
+        if self.fail_apply:
+            raise self.fail_apply.pop(0)
+        records = [entry for part in chunks for entry in part.records]
         self._pending = [entry.offset for entry in records if entry.offset >= self.next_offset]
-        self._pending_next = next_offset
+        self._pending_next = chunks[-1].next_offset
 
     def commit(self) -> None:
         self.gate.wait(10)
@@ -305,3 +309,18 @@ def test_an_error_that_nobody_foresaw_ends_the_worker(
     until(lambda: bool(rig.crashed))
     assert isinstance(rig.crashed[0], ZeroDivisionError)
     assert rig.acked == []
+
+
+def test_a_chunk_that_never_came_has_the_log_read_again_from_the_checkpoint(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig()
+    rig.runner.start()
+    rig.put(chunk(0, 2))
+    until(lambda: rig.acked == [2])
+    rig.stub.fail_apply = [ChunkMissing("2 to 5")]
+    rig.put(chunk(5, 2))
+    until(lambda: rig.begun == [0, 2])
+    rig.put(chunk(2, 5))
+    until(lambda: rig.acked == [2, 7])
+    assert rig.stub.log == list(range(7))

@@ -1,0 +1,18 @@
+"""What passes from the consumer to a partition."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stream.record import Record
+
+
+class Chunk(NamedTuple):
+    """Records of one partition's log from offset ``begin`` up to, not including, ``next_offset``.
+
+    All of the log's records in between that can be read; what is missing there are transaction
+    markers, aborted records and what compaction removed. So there may be none at all.
+    """
+
+    begin: int
+    records: Sequence[Record]
+    next_offset: int
