@@ -39,7 +39,7 @@ class InvalidEvent(ValueError):
         self.reason = reason
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One thing a user did with an item. JSON on public topics; unknown fields are ignored.
 
     ``time_ms`` is the event time (UTC, milliseconds since 1970), ``value`` a quantity, price or

@@ -27,7 +27,7 @@ class History(NamedTuple):
     times_ms: Int64s
 
 
-class UserState(msgspec.Struct, array_like=True):
+class UserState(msgspec.Struct, array_like=True, gc=False):
     """One user: the history in columns of one length n (newest last), its vector, and counters.
 
     ``vector`` (d float32) belongs to ``generation``; both are empty before the first generation
@@ -55,7 +55,7 @@ class UserState(msgspec.Struct, array_like=True):
         )
 
 
-class ItemState(msgspec.Struct, array_like=True):
+class ItemState(msgspec.Struct, array_like=True, gc=False):
     """One item: how often it is taken, and what is taken near it in the same session.
 
     Sums are forward-decayed (Cormode et al. 2009): a weight w at time t counts

@@ -61,13 +61,14 @@ class ItemFold:
         counts = np.bincount(owners[rows.distances == 0], minlength=len(starts)).tolist()
         epochs, sums = self._popularity(states, rows, owners)
         tables = self._neighbours(states, rows, owners)
+        epoch_bytes, sum_bytes, width = epochs.tobytes(), sums.tobytes(), 8 * epochs.shape[1]
         last_records = rows.records[ends - 1].tolist()
         arrivals_ms = rows.arrivals_ms[ends - 1].tolist()
         return {
             item: ItemState(
                 states[place].interactions + counts[place],
-                epochs[place].tobytes(),
-                sums[place].tobytes(),
+                epoch_bytes[place * width : (place + 1) * width],
+                sum_bytes[place * width : (place + 1) * width],
                 *tables[place],
                 records[last_records[place]].offset,
                 arrivals_ms[place],
@@ -283,8 +284,10 @@ class _CutTable:
             start += len(places)
 
     def _cut(self, kept: int) -> None:
-        order = np.lexsort((np.array(self._ids), -self._near, -self._far))
-        stay = np.sort(order[:kept])
+        by_id = np.array(sorted(range(len(self._ids)), key=self._ids.__getitem__))
+        # Stable: where far and near are equal, the order by id stays.
+        strongest = by_id[np.lexsort((-self._near[by_id], -self._far[by_id]))]
+        stay = np.sort(strongest[:kept])
         self._ids = [self._ids[place] for place in stay.tolist()]
         self._near, self._far = self._near[stay], self._far[stay]
 
