@@ -151,12 +151,16 @@ class NextLists:
         found = self._found(newest_first)
         if found is None:
             return terms
-        wanted = np.array([-1 if n is None else n for n in map(self._numbers.get, item_ids)])
+        terms_of = {
+            self._numbers.get(item): mine for item, mine in zip(item_ids, terms, strict=True)
+        }
+        terms_of.pop(None, None)
+        wanted = np.fromiter(terms_of, np.int64)
         popular = (self.interactions(found.numbers) + SMOOTHING) ** self._far_damping
         added = self._near_weight * found.near + self._far_weight * found.far / popular
         for place in np.flatnonzero(np.isin(found.numbers, wanted)):
             term = (newest_first[found.distances[place]], float(added[place]))
-            terms[int(np.flatnonzero(wanted == found.numbers[place])[0])].append(term)
+            terms_of[int(found.numbers[place])].append(term)
         return terms
 
     def neighbours(self, number: int) -> tuple[Int64s, Float64s]:

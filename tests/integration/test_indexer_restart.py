@@ -1,5 +1,6 @@
 """Readiness, restarts, and what the indexer does while Kafka is away."""
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -169,13 +170,13 @@ def test_more_requests_than_the_setting_are_refused_early_while_probes_get_in(
     few = settings_for(
         broker.bootstrap, settings.kafka.prefix, Path(settings.data_dir), max_concurrent=2
     )
-    with running(few) as indexer:
+    with running(few) as indexer, contextlib.ExitStack() as stack:
         indexer.ready()
         # Two requests that are in work for as long as we do not send the rest of their bodies.
         port = int(indexer.url.rpartition(":")[2])
         held = []
         for _ in range(2):
-            one = socket.create_connection(("127.0.0.1", port))
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             one.sendall(
                 b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n[",
             )
