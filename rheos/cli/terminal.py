@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import sys
+from typing import TextIO
 
 BAR_EDGE = "▕"
 """Leads a line of progress, and nothing else that a child writes."""
@@ -20,13 +21,14 @@ def bar(share: float, text: str) -> str:
 
 
 class Terminal(io.TextIOBase):
-    """Whole lines to stdout. On a terminal a line of progress is rewritten in place below the
+    """Whole lines to ``out`` (default: stdout). On a terminal a line of progress is rewritten in place below the
     others; elsewhere it is a line like any other."""
 
-    def __init__(self) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")
-        self._in_place = sys.stdout.isatty()
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        if isinstance(self._out, io.TextIOWrapper):
+            self._out.reconfigure(errors="replace")
+        self._in_place = self._out.isatty()
         self._bar = ""
 
     def isatty(self) -> bool:
@@ -34,18 +36,18 @@ class Terminal(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if not self._in_place:
-            return sys.stdout.write(text)
+            return self._out.write(text)
         if BAR_EDGE in text:
             self._bar = _cut(text.rstrip("\n"))
-            sys.stdout.write(_ERASE + self._bar)
+            self._out.write(_ERASE + self._bar)
         elif self._bar:
-            sys.stdout.write(_ERASE + text + self._bar)
+            self._out.write(_ERASE + text + self._bar)
         else:
-            sys.stdout.write(text)
+            self._out.write(text)
         return len(text)
 
     def flush(self) -> None:
-        sys.stdout.flush()
+        self._out.flush()
 
 
 def _cut(line: str) -> str:
