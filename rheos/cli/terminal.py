@@ -21,8 +21,8 @@ def bar(share: float, text: str) -> str:
 
 
 class Terminal(io.TextIOBase):
-    """Whole lines to ``out`` (default: stdout). On a terminal a line of progress is rewritten in place below the
-    others; elsewhere it is a line like any other."""
+    """Whole lines to ``out`` (default: stdout). On a terminal a line of progress is rewritten in
+    place below the others; elsewhere it is a line like any other."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
