@@ -43,8 +43,10 @@ def worker_settings(bootstrap: str, prefix: str, data_dir: Path, **sections: Any
 class WorkerProcess:
     """Starts at once. ``log`` is what it wrote so far."""
 
-    def __init__(self, settings: Settings, log: Path, fault: str = "") -> None:
-        (self.port,) = free_ports(1)
+    def __init__(
+        self, settings: Settings, log: Path, fault: str = "", port: int | None = None
+    ) -> None:
+        self.port = port or free_ports(1)[0]
         tree = msgspec.to_builtins(settings)
         tree["stream"]["port"] = self.port
         self._log = log
