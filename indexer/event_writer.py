@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConnectionError, KafkaError
 
+from rheos.bootstrap import is_reachable
 from rheos.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class EventWriter:
 
     def _send(self, records: Sequence[Record], batch: "_Batch") -> None:
         if self._producer is None:
+            if not is_reachable(self._settings.kafka.bootstrap):
+                raise KafkaConnectionError(f"no broker at {self._settings.kafka.bootstrap}")
             self._producer = KafkaProducer(
                 bootstrap_servers=self._settings.kafka.bootstrap.split(","),
                 acks="all",
@@ -82,6 +85,7 @@ class EventWriter:
                 delivery_timeout_ms=DELIVERY_S * 1000,
                 request_timeout_ms=DELIVERY_S * 500,
                 bootstrap_timeout_ms=METADATA_S * 1000,
+                reconnect_backoff_max_ms=1000,
                 allow_auto_create_topics=False,
             )
         for place, record in enumerate(records):

@@ -23,6 +23,7 @@ from indexer.live_view import LiveView
 from indexer.serving import Serving
 from rheos import metrics
 from rheos.announcements import Announcement, follow, ruling
+from rheos.bootstrap import is_reachable
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import SnapshotError
@@ -129,6 +130,9 @@ class HotSwap:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            if not is_reachable(self._settings.kafka.bootstrap):
+                self._stop.wait(RETRY_S)
+                continue
             try:
                 if not self.settled.is_set():
                     first = ruling(self._settings)

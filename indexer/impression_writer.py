@@ -8,9 +8,10 @@ import queue
 import threading
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConnectionError, KafkaError
 
 from rheos import metrics
+from rheos.bootstrap import is_reachable
 from rheos.ids import partition_of
 from rheos.impressions import Impression, encode_impression
 from rheos.settings import Settings
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 MOST_QUEUED = 10_000
 MOST_UNACKNOWLEDGED = 5_000
 DELIVERY_S = 30
+RETRY_S = 1.0
 FLUSH_S = 1.0
 CLOSE_S = 3.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
 
@@ -66,6 +68,7 @@ class ImpressionWriter:
             except KafkaError as error:
                 metrics.IMPRESSIONS_LOST.inc()
                 log.warning("an answer was not written to %s: %r", self._topic, error)
+                self._stopping.wait(RETRY_S)  # meanwhile the queue fills, and is bounded
         if producer is not None:
             try:
                 producer.close(timeout=FLUSH_S)
@@ -73,6 +76,8 @@ class ImpressionWriter:
                 log.warning("closing the producer of impressions: %r", error)
 
     def _new_producer(self) -> KafkaProducer:
+        if not is_reachable(self._settings.kafka.bootstrap):
+            raise KafkaConnectionError(f"no broker at {self._settings.kafka.bootstrap}")
         return KafkaProducer(
             bootstrap_servers=self._settings.kafka.bootstrap.split(","),
             acks="all",
@@ -81,6 +86,7 @@ class ImpressionWriter:
             bootstrap_timeout_ms=1000,
             delivery_timeout_ms=DELIVERY_S * 1000,
             request_timeout_ms=DELIVERY_S * 500,
+            reconnect_backoff_max_ms=1000,
             allow_auto_create_topics=False,
         )
 

@@ -15,6 +15,7 @@ from indexer.item_numbers import ItemNumbers
 from indexer.live_catalogue import LiveCatalogue
 from indexer.live_users import LiveUsers
 from rheos import metrics
+from rheos.bootstrap import is_reachable
 from rheos.catalogue import InvalidRecordError
 from rheos.settings import Settings
 from rheos.state import CHECKPOINT_KEY
@@ -172,6 +173,9 @@ class LiveView:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            if not is_reachable(self._settings.kafka.bootstrap):
+                self._stop.wait(RETRY_S)
+                continue
             try:
                 self._follow()
             except KafkaError as error:

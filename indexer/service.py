@@ -17,6 +17,7 @@ from indexer.live_view import LiveView
 from indexer.retrieval import Retrieval
 from indexer.serving import Serving
 from rheos import topics
+from rheos.bootstrap import is_reachable
 from rheos.settings import Settings
 from rheos.snapshot_store import LocalStore
 
@@ -80,6 +81,10 @@ class Service:
 
     def _start_all(self) -> None:
         while not self._stop.is_set():
+            if not is_reachable(self.settings.kafka.bootstrap):
+                log.warning("waiting for Kafka at %s", self.settings.kafka.bootstrap)
+                self._stop.wait(RETRY_S)
+                continue
             try:
                 for problem in topics.ensure(self.settings):
                     log.warning("%s", problem)

@@ -44,7 +44,9 @@ class Feed:
         assert topics.ensure(settings) == []
         self.store = LocalStore(settings.store_dir)
         self._producer = KafkaProducer(
-            bootstrap_servers=settings.kafka.bootstrap.split(","), acks="all"
+            bootstrap_servers=settings.kafka.bootstrap.split(","),
+            acks="all",
+            reconnect_backoff_max_ms=1000,
         )
         self._announced = 0
 
