@@ -65,6 +65,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
             broker_max_poll_records=4000,
             broker_max_poll_interval=24 * 3600,  # a worker whose partitions all wait stays
             broker_commit_interval=1.0,
+            # A rebalance must not wait for chunks that wait for their broker or their turn.
+            stream_wait_empty=False,
         )
         install(self, stream.chunk_records, self.partitions.cut)
         self.on_partitions_assigned.connect(self._assigned)
