@@ -61,7 +61,7 @@ class HistoryMapFit:
         for _ in range(epochs):
             losses = []
             order = torch.randperm(len(self._past.nexts), generator=random)
-            for picked in torch.split(order, BATCH):
+            for picked in torch.split(order, BATCH) if len(order) else ():
                 loss = self._loss(picked.numpy(), gmf_bias, random)
                 # Not loss.backward(): the network's own parameters want no gradients.
                 matrix.grad, gmf_bias.grad = torch.autograd.grad(loss, [matrix, gmf_bias])
@@ -88,7 +88,7 @@ class HistoryMapFit:
         latest = self._past.latest.take(places)
         shares = damped(latest, HALF_STEPS).transpose(0, 2, 1)  # (B, S, n)
         means: Float32s = np.matmul(shares, self.features[latest.rows])  # (B, S, f)
-        return means.reshape(len(places), -1)
+        return means.reshape(len(places), len(HALF_STEPS) * self.features.shape[1])
 
 
 class _Past(NamedTuple):
