@@ -1,0 +1,179 @@
+"""Publishing, rolling back and clearing away, on a real Kafka and a store that may be hostile."""
+
+from pathlib import Path
+
+import pytest
+
+from rheos import announcements, topics
+from rheos.announcements import SERVING, Announcement, ruling
+from rheos.generation import Generation
+from rheos.local_kafka import KafkaProcess
+from rheos.settings import Settings
+from rheos.snapshot import SnapshotError, number_of
+from rheos.snapshot_store import LocalStore
+from tests.trainer.shop import settings_for, taste
+from trainer.data_set import of_interactions
+from trainer.fitting import Made, make
+from trainer.models import model_of
+from trainer.models.model import silent
+from trainer.publish import Decisions, PublishError, prune, publish, roll_back, rows
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def settings(broker: KafkaProcess, prefix: str, tmp_path: Path) -> Settings:
+    made = settings_for(broker.bootstrap, prefix, tmp_path, keep=3)
+    assert topics.ensure(made) == []
+    return made
+
+
+@pytest.fixture
+def store(settings: Settings) -> LocalStore:
+    return LocalStore(settings.store_dir)
+
+
+def made(number: int) -> Made:
+    events = taste(60)
+    data = of_interactions(
+        [event.user_id for event in events],
+        [event.item_id for event in events],
+        [event.time_ms for event in events],
+    )
+    model = model_of("als", {"factors": 2, "iterations": 1})
+    return make(number, model, model.fit(data, seed=number, threads=1, progress=silent), data, {})
+
+
+def release(settings: Settings, store: LocalStore) -> str:
+    number = Decisions(settings, store).next_number()
+    return publish(settings, store, made(number), "better").generation
+
+
+def serving(settings: Settings) -> str:
+    found = ruling(settings)
+    assert found is not None
+    return found.generation
+
+
+def test_what_is_published_rules_and_can_be_loaded(settings: Settings, store: LocalStore) -> None:
+    first, second = release(settings, store), release(settings, store)
+    found = ruling(settings)
+    assert found is not None
+    assert (found.number, found.slot, found.reason) == (2, SERVING, "better")
+    assert (found.generation, found.predecessor) == (second, first)
+    assert [number_of(name) for name in (first, second)] == [1, 2]
+    Generation(store.get(second))
+
+
+def test_numbers_follow_the_highest_ever_announced_or_stored(
+    settings: Settings, store: LocalStore
+) -> None:
+    assert Decisions(settings, store).next_number() == 1
+    release(settings, store)
+    store.put(*made(5))  # a crash before its announcement
+    assert Decisions(settings, store).next_number() == 6
+    announcements.announce(
+        settings,
+        Announcement(number=9, slot=SERVING, generation="8-0123abcd", reason="lost", time_ms=0),
+    )
+    assert Decisions(settings, store).next_number() == 9
+    assert number_of(release(settings, store)) == 9
+    found = ruling(settings)
+    assert found is not None
+    assert found.number == 10
+
+
+def test_a_snapshot_that_cannot_be_served_is_not_announced(
+    settings: Settings, store: LocalStore
+) -> None:
+    first = release(settings, store)
+    manifest, item_ids, tensors = made(2)
+    import msgspec
+
+    broken = msgspec.structs.replace(manifest, encoder={"kind": "mystery"})
+    with pytest.raises(SnapshotError, match="mystery"):
+        publish(settings, store, Made(broken, item_ids, tensors), "better")
+    tensors = dict(tensors) | {"item_vectors": tensors["item_vectors"] * float("nan")}
+    with pytest.raises(SnapshotError, match="NaN"):
+        publish(settings, store, Made(manifest, item_ids, tensors), "better")
+    assert serving(settings) == first
+    assert store.names() == [first]
+
+
+def test_the_newest_the_serving_one_and_its_predecessor_stay(
+    settings: Settings, store: LocalStore
+) -> None:
+    names = [release(settings, store) for _ in range(5)]
+    assert store.names() == names[-3:]
+    roll_back(settings, store, names[2])  # now the serving one is older than the newest three
+    more = [release(settings, store)]
+    # Its predecessor, the third, stays beside the newest three.
+    assert store.names() == [names[2], names[3], names[4], more[0]]
+    more.append(release(settings, store))
+    assert store.names() == [names[4], *more]
+    assert prune(settings, store) == []
+
+
+def test_rolling_back_goes_to_the_one_that_served_before_and_further(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, second, third = (release(settings, store) for _ in range(3))
+    assert roll_back(settings, store).generation == second
+    assert serving(settings) == second
+    assert roll_back(settings, store).generation == first  # not forward again to the third
+    with pytest.raises(PublishError, match="holds nothing older"):
+        roll_back(settings, store)
+    assert roll_back(settings, store, third).generation == third
+    found = ruling(settings)
+    assert found is not None
+    assert found.number == 6
+    assert found.reason == f"rolled back from {first}"
+
+
+def test_what_follows_on_a_roll_back_is_rolled_back_to_the_one_in_between(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, bad = release(settings, store), release(settings, store)
+    assert roll_back(settings, store).generation == first
+    release(settings, store)
+    assert roll_back(settings, store).generation == first
+    assert bad in store.names()
+
+
+def test_nothing_to_roll_back_is_said_so(settings: Settings, store: LocalStore) -> None:
+    with pytest.raises(PublishError, match="no generation is serving yet"):
+        roll_back(settings, store)
+    only = release(settings, store)
+    with pytest.raises(PublishError, match="serving already"):
+        roll_back(settings, store, only)
+    for name in ("7-0123abcd", "../../etc/passwd", "latest"):
+        with pytest.raises(SnapshotError):
+            roll_back(settings, store, name)
+    assert serving(settings) == only
+
+
+def test_a_broken_snapshot_is_not_rolled_back_to(settings: Settings, store: LocalStore) -> None:
+    first, second = release(settings, store), release(settings, store)
+    tensors = settings.store_dir / first / "tensors.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.chmod(0o644)
+    tensors.write_bytes(bytes(data))
+    with pytest.raises(SnapshotError, match="sha256"):
+        roll_back(settings, store)
+    assert serving(settings) == second
+    told = rows(Decisions(settings, store), store)
+    assert "sha256" in str(told[0]["problem"])
+    assert [row["serving"] for row in told] == [False, True]
+
+
+def test_foreign_things_in_the_store_are_left_alone(settings: Settings, store: LocalStore) -> None:
+    settings.store_dir.mkdir(parents=True)
+    (settings.store_dir / "notes.txt").write_text("mine")
+    (settings.store_dir / "99-nothex!!").mkdir()
+    (settings.store_dir / ".writing-abc").mkdir()
+    for _ in range(5):
+        release(settings, store)
+    assert (settings.store_dir / "notes.txt").read_text() == "mine"
+    assert (settings.store_dir / "99-nothex!!").is_dir()
+    assert len(store.names()) == 3
