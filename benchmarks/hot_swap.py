@@ -78,8 +78,10 @@ def main() -> int:
         note(f"{len(generations)} generations are stored; asking")
         traffic = Traffic(settings, users, asked.seed)
         traffic.start()
-        swaps = _swap(settings, generations, traffic, asked.queries)
-        traffic.stop()
+        try:
+            swaps = _swap(settings, generations, traffic, asked.queries)
+        finally:
+            traffic.stop()
         note(f"{len(traffic.answers)} answers, {len(traffic.failures)} failures; recomputing")
         check = Check(settings, generations)
         found = check.all(traffic.answers)
@@ -201,6 +203,16 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
+    def await_answers(self, count: int, stuck_s: float = 60) -> None:
+        """Until there are so many. Raises TimeoutError when none comes for ``stuck_s``."""
+        had, since = -1, time.monotonic()
+        while len(self.answers) < count:
+            if len(self.answers) > had:
+                had, since = len(self.answers), time.monotonic()
+            elif time.monotonic() > since + stuck_s:
+                raise TimeoutError(f"no answers any more; failures: {self.failures[-3:]}")
+            time.sleep(0.01)
+
     def _ask(self, number: int) -> None:
         random = np.random.default_rng([self._seed, number])
         connection = Connection(self._settings.indexer.port)
@@ -215,7 +227,7 @@ class Traffic:
                 response = connection.recommendations(user, QUERY)
             except OSError as error:
                 self.failures.append(repr(error))
-                connection = Connection(self._settings.indexer.port)
+                connection = self._connect_again()
                 continue
             answered = time.monotonic()
             if response.status != 200 or b'"generation":"' not in response.body:
@@ -224,6 +236,14 @@ class Traffic:
             self.answers.append(Asked(sent, answered, response.body))
             self.first_named.setdefault(_generation_of(response.body), answered)
         connection.close()
+
+    def _connect_again(self) -> Connection:
+        while True:
+            try:
+                return Connection(self._settings.indexer.port)
+            except OSError:
+                if self._stop.wait(0.1):
+                    raise
 
     def _send_events(self) -> None:
         random = np.random.default_rng([self._seed, CONNECTIONS])
@@ -249,8 +269,7 @@ def _swap(settings: Settings, generations: list[str], traffic: Traffic, queries:
     swaps = []
     for number, name in enumerate(generations[1:], 2):
         due = (number - 1) * queries // len(generations)
-        while len(traffic.answers) < due:
-            time.sleep(0.01)
+        traffic.await_answers(due)
         announced = time.monotonic()
         random_generation.serve(settings, number, name)
         while name not in traffic.first_named:
@@ -258,8 +277,7 @@ def _swap(settings: Settings, generations: list[str], traffic: Traffic, queries:
                 raise TimeoutError(f"generation {name} does not come into service")
             time.sleep(0.005)
         swaps.append(Swap(announced, traffic.first_named[name]))
-    while len(traffic.answers) < queries:
-        time.sleep(0.05)
+    traffic.await_answers(queries)
     return swaps
 
 
@@ -267,7 +285,8 @@ def _inside_and_outside(answers: list[Asked], swaps: list[Swap]) -> tuple[list[f
     """Seconds of the queries that overlap a swap, and of the others."""
     starts = np.array([swap.announced for swap in swaps])
     ends = np.array([swap.seen for swap in swaps])
-    inside, outside = [], []
+    inside: list[float] = []
+    outside: list[float] = []
     for one in answers:
         # The last swap announced before this query was answered.
         place = int(np.searchsorted(starts, one.answered, "right")) - 1

@@ -15,8 +15,8 @@ from rheos.state import Float32s
 
 def item_vectors(items: int, dimensions: int, random: np.random.Generator) -> Float32s:
     """(items, dimensions) float32, of about unit length."""
-    drawn = random.standard_normal((items, dimensions)) / np.sqrt(dimensions)
-    return drawn.astype(np.float32)
+    drawn: Float32s = random.standard_normal((items, dimensions), np.float32)
+    return drawn / np.float32(np.sqrt(dimensions))
 
 
 def store(settings: Settings, number: int, item_ids: list[str], vectors: Float32s) -> str:
