@@ -21,9 +21,6 @@ BAR_EVERY_S = 0.5
 LIVE_EVERY_S = 15.0
 ASK_AGAIN_S = 0.3
 
-Told = Callable[[str, int, int], None]
-"""Told (what, done, total)."""
-
 
 def command(*, speed: Annotated[float, Parameter(alias="-s")] = DEFAULT_SPEED) -> int:
     """Play a real shop's year (Online Retail) into Kafka: catalogue, backfill, one fit, live.
@@ -86,11 +83,11 @@ def _replay(settings: "Settings", stop: threading.Event, speed: float, *, half: 
     plan = stream_replay.Plan(
         online_retail.rows(), online_retail.mapping(), online_retail.NAME, pace, until=until
     )
-    what = "backfill" if half else "live stream" if speed else "the rest"
+    what = "backfill" if half else "live stream"
     told = _bars(BAR_EVERY_S if half or not speed else LIVE_EVERY_S)
 
     def progress(summary: Any) -> None:
-        told(f"{what}, {summary.rows_per_second:,.0f} rows/s", summary.next_row, until)
+        told(what, summary.next_row, until, f", {summary.rows_per_second:,.0f}/s")
 
     done = stream_replay.replay(settings, plan, stop=stop, progress=progress, notice=print)
     if done.rows and not done.stopped:
@@ -142,7 +139,7 @@ def _tell_when_served(settings: "Settings", stop: threading.Event) -> None:
                 return
 
 
-def _bars(every_s: float) -> Told:
+def _bars(every_s: float) -> Callable[..., None]:
     """Prints a line of progress, not more often than ``every_s`` and when a stage has ended."""
     import time
 
@@ -150,11 +147,11 @@ def _bars(every_s: float) -> Told:
 
     printed_at_s = -every_s
 
-    def told(what: str, done: int, total: int) -> None:
+    def told(what: str, done: int, total: int, how_fast: str = "") -> None:
         nonlocal printed_at_s
         now_s = time.monotonic()
         if total and (now_s - printed_at_s >= every_s or done == total):
             printed_at_s = now_s
-            print(bar(done / total, f"{what} ({done:,} of {total:,})"), flush=True)
+            print(bar(done / total, f"{what} {done:,}/{total:,}{how_fast}"), flush=True)
 
     return told
