@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import aiokafka
@@ -160,7 +161,8 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
                 self.hold(partition)
                 self.on_cut(partition)
             return
-        for partition, chunk in self._chunks(fetched, begins) if fetched else self._jumps(begins):
+        chunks = chain(self._chunks(fetched, begins), self._jumps(begins))
+        for partition, chunk in chunks:
             # A rebalance began: its end seeks back to what is folded, so nothing is lost.
             if (
                 self.should_stop
@@ -179,17 +181,17 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             partition = ensure_TP(key)
             self.app.monitor.track_tp_end_offset(partition, self.highwater(partition))
             begin = begins[partition]
+            end = self._position(partition)  # past the markers that follow the last record, too
             for start in range(0, len(records), size):
                 part = records[start : start + size]
-                next_offset = part[-1].offset + 1
-                yield (
-                    partition,
-                    Chunk(part[0].offset if begin is None else begin, part, next_offset),
-                )
+                last = start + size >= len(records)
+                next_offset = end if last else part[-1].offset + 1
+                yield partition, Chunk(begin, part, next_offset)
                 begin = next_offset
 
     def _jumps(self, begins: Mapping[TP, int]) -> Iterable[tuple[TP, Chunk]]:
-        """An empty chunk for each partition that went on without a record.
+        """An empty chunk for each partition that went on without a record, perhaps while others had
+        some: its next chunk must begin where this one ends.
 
         Asked only between two fetches, when all that was fetched has been handed on.
         """

@@ -102,10 +102,12 @@ class FakeThread:
 
     async def getmany(self, active: set[TP], timeout: float) -> Any:
         self.asked.append((set(active), timeout))
-        self.positions.update(self.jump)
         fetched = self.fetches.pop(0) if self.fetches else {}
         if isinstance(fetched, Exception):
             raise fetched
+        for partition, records in fetched.items():
+            self.positions[partition] = records[-1].offset + 1
+        self.positions.update(self.jump)
         return fetched
 
     async def seek_wait(self, partitions: dict[TP, int]) -> None:
@@ -218,15 +220,47 @@ async def test_a_log_that_goes_on_without_records_gives_an_empty_chunk_once(
     assert await chunks(consumer) == []
 
 
+async def test_chunks_join_where_a_log_goes_on_while_another_has_records(
+    consumer: MicroBatchConsumer,
+) -> None:
+    await consumer.begin(PARTITION, 4)
+    await consumer.begin(OTHER, 0)
+    records = entries(0, 2)
+    consumer._thread.fetches = [{OTHER: records}]
+    consumer._thread.jump = {PARTITION: 6, OTHER: 3}  # past two markers, and one behind records
+    assert await chunks(consumer) == [
+        (OTHER, Chunk(0, records, 3)),
+        (PARTITION, Chunk(4, (), 6)),
+    ]
+    more = entries(6, 1)
+    consumer._thread.fetches = [{PARTITION: more}]
+    assert await chunks(consumer) == [(PARTITION, Chunk(6, more, 7))]
+
+
 async def test_lag_counts_positions_and_markers_at_the_end_are_none(
     consumer: MicroBatchConsumer,
 ) -> None:
     await consumer.begin(PARTITION, 90)
     consumer._thread.fetches = [{PARTITION: entries(90, 9)}]
-    await chunks(consumer)
-    consumer._thread.positions[PARTITION] = 100  # 99 was a marker
+    consumer._thread.jump = {PARTITION: 100}  # 99 is a marker
+    *_, (_, last) = await chunks(consumer)
+    assert last.next_offset == 100
     assert consumer.lag(PARTITION, 93) == 7
-    assert consumer.lag(PARTITION, 99) == 0
+    assert consumer.lag(PARTITION, 100) == 0
+
+
+async def test_markers_between_two_fetches_leave_no_gap_between_chunks(
+    consumer: MicroBatchConsumer,
+) -> None:
+    await consumer.begin(PARTITION, 0)
+    consumer._thread.fetches = [{PARTITION: entries(0, 4)}, {PARTITION: entries(5, 1)}]
+    consumer._thread.jump = {PARTITION: 5}  # 4 is a marker
+    first = await chunks(consumer)
+    consumer._thread.jump = {}
+    second = await chunks(consumer)
+    ends = [chunk.next_offset for _, chunk in first + second]
+    assert [chunk.begin for _, chunk in first + second] == [0, *ends[:-1]]
+    assert ends == [3, 5, 6]
 
 
 async def test_an_offset_that_the_broker_lacks_is_told_and_not_skipped(
