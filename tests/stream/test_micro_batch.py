@@ -233,6 +233,7 @@ async def test_chunks_join_where_a_log_goes_on_while_another_has_records(
         (PARTITION, Chunk(4, (), 6)),
     ]
     more = entries(6, 1)
+    consumer._thread.jump = {}
     consumer._thread.fetches = [{PARTITION: more}]
     assert await chunks(consumer) == [(PARTITION, Chunk(6, more, 7))]
 
