@@ -12,6 +12,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from rheos.client import ApiError, Client
+from rheos.local_kafka import KafkaProcess
 from rheos.state import CHECKPOINT_KEY, decode_user_state
 from tests.integration.running_up import Place, until, up
 
@@ -129,6 +130,19 @@ def test_a_second_up_on_the_same_folder_is_refused(place: Place) -> None:
         assert refused.returncode == 1
         assert "in use by process" in refused.stderr
         running.stop()
+
+
+def test_with_kafka_it_uses_yours_and_leaves_it_running(
+    place: Place, broker: KafkaProcess, prefix: str
+) -> None:
+    with up(place, "--kafka", broker.bootstrap, RHEOS_KAFKA_PREFIX=prefix) as running:
+        running.says("everything is ready")
+        assert set(running.children()) == {"stream", "indexer", "trainer"}
+        assert f"Kafka    {broker.bootstrap}, topics {prefix}.*" in running.log
+        assert running.stop() < STOPS_WITHIN_S
+
+    assert broker.running
+    assert not (place.folder / "rheos" / "default" / "kafka").exists()
 
 
 def replayed(place: Place) -> Counter[str]:
