@@ -7,11 +7,13 @@ clock runs from before the POST until after that GET. In a control the stream wo
 worker, indexer, replay and this client share the machine. The generation's vectors are random.
 """
 
+import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +51,14 @@ class Trial(NamedTuple):
     polls: int
 
 
+class Moved(NamedTuple):
+    """What trials took: seconds, the stream worker's metrics, each process's CPU seconds."""
+
+    seconds: float
+    metrics: dict[str, float]
+    cpu_s: dict[str, float]
+
+
 def main() -> int:
     asked = arguments(
         __doc__,
@@ -64,20 +74,23 @@ def main() -> int:
         generation = random_generation.store(settings, 1, names, vectors)
         random_generation.serve(settings, 1, generation)
         stream = rig.start("stream")
-        rig.start("indexer")
+        indexer = rig.start("indexer")
+        pids = {"broker": rig.kafka.pid, "stream": stream.pid, "indexer": indexer.pid}
+        pids["this client"] = os.getpid()
         rig.await_ready(settings.stream.port)
         rig.await_ready(settings.indexer.port)
         connection = Connection(settings.indexer.port)
         _open_shop(connection, random)
         _trials(connection, random, 50)  # warm: caches and code paths
 
-        idle, idle_metrics = _measured(settings, connection, random, asked.trials)
+        idle, idle_metrics = _measured(rig, connection, random, asked.trials, pids)
         note(f"idle: {percentiles([t.reflected - t.posted for t in idle])}")
         control = _control(connection, stream)
         note(f"with the stream worker stopped: {control}")
         load = _start_load(rig, random, seconds=asked.trials // 2 + 60)
         _await_load(settings, load)
-        loaded, loaded_metrics = _measured(settings, connection, random, asked.trials)
+        pids["replay"] = load.pid
+        loaded, loaded_metrics = _measured(rig, connection, random, asked.trials, pids)
         if load.poll() is not None:
             raise RuntimeError("the replay ended before the trials did")
         load.terminate()
@@ -180,14 +193,23 @@ def _reflects(answer: Any, place: Any, clicked: str) -> bool:
 
 
 def _measured(
-    settings: Settings, connection: Connection, random: np.random.Generator, count: int
-) -> tuple[list[Trial], dict[str, float]]:
-    """Trials, and what the stream worker's metrics moved by in the meantime."""
-    before, began = scrape(settings.stream.port), time.monotonic()
+    rig: Rig,
+    connection: Connection,
+    random: np.random.Generator,
+    count: int,
+    pids: Mapping[str, int],
+) -> tuple[list[Trial], Moved]:
+    """Trials, and what moved in the meantime."""
+    port = rig.settings.stream.port
+    before, used = scrape(port), {name: rig.cpu_s(pid) for name, pid in pids.items()}
+    began = time.monotonic()
     trials = _trials(connection, random, count)
-    after, seconds = scrape(settings.stream.port), time.monotonic() - began
-    moved = {name: after[name] - before.get(name, 0.0) for name in after}
-    return trials, {**moved, "seconds": seconds}
+    seconds, after = time.monotonic() - began, scrape(port)
+    return trials, Moved(
+        seconds,
+        {name: after[name] - before.get(name, 0.0) for name in after},
+        {name: rig.cpu_s(pid) - used[name] for name, pid in pids.items()},
+    )
 
 
 def _control(connection: Connection, stream: "subprocess.Popen[bytes]") -> dict[str, Any]:
@@ -276,7 +298,7 @@ def _states_written(settings: Settings) -> dict[tuple[int, int], tuple[float, fl
 
 def _summary(
     trials: list[Trial],
-    moved: dict[str, float],
+    moved: Moved,
     written: dict[tuple[int, int], tuple[float, float]],
 ) -> dict[str, Any]:
     """Percentiles of the whole and of its parts; the broker's times are whole milliseconds."""
@@ -300,17 +322,16 @@ def _summary(
                 strict=True,
             ):
                 parts[name].append(max(0.0, seconds))
-    accepted = moved["rheos_events_accepted_total"]
+    accepted = moved.metrics["rheos_events_accepted_total"]
+    commits = max(1.0, moved.metrics["rheos_commit_seconds_count"])
     return {
         "milliseconds": percentiles([t.reflected - t.posted for t in trials]),
         "parts": {name: percentiles(seconds) for name, seconds in parts.items() if seconds},
         "polls_median": statistics.median(t.polls for t in trials),
-        "events_per_second": round(accepted / moved["seconds"], 1),
-        "commit_ms_mean": round(
-            1000 * moved["rheos_commit_seconds_sum"] / max(1, moved["rheos_commit_seconds_count"]),
-            1,
-        ),
-        "events_per_commit": round(accepted / max(1, moved["rheos_commit_seconds_count"]), 1),
+        "events_per_second": round(accepted / moved.seconds, 1),
+        "commits_per_second": round(commits / moved.seconds, 1),
+        "commit_ms_mean": round(1000 * moved.metrics["rheos_commit_seconds_sum"] / commits, 1),
+        "cores_used": {name: round(s / moved.seconds, 3) for name, s in moved.cpu_s.items()},
     }
 
 
