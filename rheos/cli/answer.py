@@ -22,12 +22,13 @@ def print_json(value: object) -> None:
 
 
 def print_items(title: str, items: Sequence[Mapping[str, Any]]) -> None:
-    """A table of ranked items; titles and reasons only where the API gave them."""
+    """A table of ranked items under ``title``; their own titles only where the API gave some."""
     from rich.console import Console
     from rich.table import Table
 
+    print(title)
     with_titles = any(item.get("title") for item in items)
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("#", justify="right")
     table.add_column("item")
     if with_titles:
