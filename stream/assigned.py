@@ -133,6 +133,9 @@ class AssignedPartitions:
             return Partition(self._settings, agent, partition.partition, store, cluster, stopping)
 
         async def begin(offset: int) -> None:
+            await consumer.can_resume_flow.wait()
+            if self._runners.get(partition) is not runner:
+                return  # one more rebalance came: its runner begins for itself
             try:
                 await consumer.begin(partition, offset)
             except KafkaError as error:  # revoked in the meantime
@@ -141,7 +144,7 @@ class AssignedPartitions:
         def from_thread(call: Callable[..., object], *arguments: object) -> None:
             loop.call_soon_threadsafe(call, *arguments)
 
-        return Runner(
+        runner = Runner(
             agent.name,
             agent.interval_s,
             self._settings.stream,
@@ -153,6 +156,7 @@ class AssignedPartitions:
                 crash=lambda error: from_thread(self._crash, error),
             ),
         )
+        return runner
 
     def _forget_old_stores(self) -> None:
         now = time.monotonic()

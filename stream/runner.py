@@ -16,6 +16,7 @@ from stream.partition import Abandoned, ChunkMissing, InputLost, Partition, is_f
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_JOIN_WITHIN_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ class Runner(threading.Thread):
         self._bytes = 0
         self._held = False
         self._must_begin = True
+        self._begun_at = 0  # the offset last begun at,
+        self._joined = False  # whether a chunk from there has come,
+        self._join_until = 0.0  # and when one that does not join is a loss, no longer stale
         self._pause_s = _FIRST_PAUSE_S
         self._last_commit = 0.0
 
@@ -82,6 +86,8 @@ class Runner(threading.Thread):
         """Queues a chunk; ``acknowledge`` is called, in this thread, once it is committed."""
         size = sum(len(record.value or b"") for record in chunk.records)
         with self._changed:
+            if self._is_stale(chunk):
+                return
             self._queue.append(_Queued(chunk, acknowledge, size))
             self._records += len(chunk.records)
             self._bytes += size
@@ -92,6 +98,14 @@ class Runner(threading.Thread):
                 self._held = True
                 self._input.hold()
             self._changed.notify()
+
+    def _is_stale(self, chunk: Chunk) -> bool:
+        """Whether it was on its way before reading began where this partition asked for it."""
+        if self._must_begin:
+            return True
+        if chunk.begin <= self._begun_at:
+            self._joined = True
+        return not self._joined and time.monotonic() < self._join_until
 
     def reopen(self) -> None:
         """The broker lacks the offset to read next: once the queue is empty, open anew and see."""
@@ -131,9 +145,7 @@ class Runner(threading.Thread):
             partition.open()
             with metrics.PARTITIONS_OPEN.labels(self._agent).track_inprogress():
                 self.next_offset = partition.next_offset
-                if self._must_begin:
-                    self._must_begin = False
-                    self._input.begin(partition.next_offset)
+                self._begin(partition.next_offset)
                 while queued := self._wait_for_chunks():
                     self._commit(partition, queued)
         except ChunkMissing as error:
@@ -147,6 +159,15 @@ class Runner(threading.Thread):
             self.next_offset = None
             partition.drop()
         self._stopping.wait(pause_s)
+
+    def _begin(self, offset: int) -> None:
+        with self._changed:
+            if not self._must_begin:
+                return  # it goes on with what is queued
+            self._must_begin = False
+            self._begun_at, self._joined = offset, False
+            self._join_until = time.monotonic() + _JOIN_WITHIN_S
+            self._input.begin(offset)
 
     def _commit(self, partition: Partition, queued: list[_Queued]) -> None:
         self._last_commit = time.monotonic()

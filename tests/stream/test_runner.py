@@ -76,6 +76,11 @@ class Rig(SimpleNamespace):
     crashed: list[BaseException]
     acked: list[int]
 
+    def start(self) -> None:
+        """Starts the runner and waits until reading has begun: nothing comes before."""
+        self.runner.start()
+        until(lambda: bool(self.begun))
+
     def put(self, part: Chunk) -> None:
         self.runner.put(part, lambda: self.acked.append(part.next_offset))
 
@@ -137,7 +142,7 @@ def test_chunks_are_acknowledged_in_order_and_only_once_they_are_committed(
 ) -> None:
     rig = make_rig()
     rig.stub.gate.clear()
-    rig.runner.start()
+    rig.start()
     for first in (0, 3, 6):
         rig.put(chunk(first, 3))
     time.sleep(0.1)
@@ -152,7 +157,7 @@ def test_what_queues_up_during_a_commit_goes_into_the_next_one_together(
 ) -> None:
     rig = make_rig(batch_records=25)
     rig.stub.gate.clear()
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0))
     until(lambda: rig.runner.next_offset is not None and rig.stub._pending == [0])
     for first in range(1, 61, 10):
@@ -164,14 +169,14 @@ def test_what_queues_up_during_a_commit_goes_into_the_next_one_together(
 
 def test_a_chunk_larger_than_a_batch_is_taken_all_the_same(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(batch_records=5)
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0, 40))
     until(lambda: rig.acked == [40])
 
 
 def test_commits_keep_their_least_interval(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(interval_s=0.2)
-    rig.runner.start()
+    rig.start()
     started = time.monotonic()
     rig.put(chunk(0))
     until(lambda: len(rig.acked) == 1)
@@ -188,7 +193,7 @@ def test_a_failed_commit_is_dropped_and_its_chunks_are_given_again(
 ) -> None:
     rig = make_rig()
     rig.stub.fail_commit = [failure(), failure()]
-    rig.runner.start()
+    rig.start()
     for first in range(5):
         rig.put(chunk(first))
     until(lambda: len(rig.acked) == 5)
@@ -235,7 +240,7 @@ def test_after_fencing_it_waits_a_session_before_it_opens_again(
     monkeypatch.setattr(
         rig.runner._stopping, "wait", lambda s: waited.append(s) or (s < 1 and wait(s))
     )
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0))
     until(lambda: rig.acked == [1])
     assert 7 in waited
@@ -246,7 +251,7 @@ def test_a_fenced_partition_that_is_revoked_meanwhile_is_left_to_its_owner(
 ) -> None:
     rig = make_rig(session_timeout_s=7)
     rig.stub.fail_commit = [failure(KafkaError._FENCED)]
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0))
     until(lambda: rig.stub.dropped == 1)
     rig.runner.stop()
@@ -262,7 +267,7 @@ def test_a_full_queue_holds_the_input_until_it_is_half_empty(
 ) -> None:
     rig = make_rig(batch_records=10, **limit)
     rig.stub.gate.clear()
-    rig.runner.start()
+    rig.start()
     for first in range(0, 100, 10):
         rig.put(chunk(first, 10))
     assert rig.held == []
@@ -289,7 +294,7 @@ def test_an_input_cut_while_running_is_found_after_the_queue_is_done(
 ) -> None:
     rig = make_rig()
     rig.stub.gate.clear()
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0, 3))
     rig.runner.reopen()
     rig.stub.fail_open = [InputLost("cut")]
@@ -304,7 +309,7 @@ def test_an_error_that_nobody_foresaw_ends_the_worker(
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     rig = make_rig()
     rig.stub.fail_commit = [ZeroDivisionError("a bug")]
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0))
     until(lambda: bool(rig.crashed))
     assert isinstance(rig.crashed[0], ZeroDivisionError)
@@ -315,7 +320,7 @@ def test_a_chunk_that_never_came_has_the_log_read_again_from_the_checkpoint(
     make_rig: Callable[..., Rig],
 ) -> None:
     rig = make_rig()
-    rig.runner.start()
+    rig.start()
     rig.put(chunk(0, 2))
     until(lambda: rig.acked == [2])
     rig.stub.fail_apply = [ChunkMissing("2 to 5")]
@@ -324,3 +329,14 @@ def test_a_chunk_that_never_came_has_the_log_read_again_from_the_checkpoint(
     rig.put(chunk(2, 5))
     until(lambda: rig.acked == [2, 7])
     assert rig.stub.log == list(range(7))
+
+
+def test_what_was_on_its_way_before_reading_began_is_ignored(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    rig.stub.next_offset = 10
+    rig.put(chunk(4, 3))
+    rig.start()
+    rig.put(chunk(30, 5))  # of an earlier assignment
+    rig.put(chunk(8, 5))
+    until(lambda: rig.acked == [13])
+    assert rig.stub.log == [10, 11, 12]
