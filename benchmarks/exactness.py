@@ -66,11 +66,9 @@ def run(rig: Rig, seed: int, rate: int) -> dict[str, Any]:
     begun = time.monotonic()
     length = rows / rate
     # Faults lie in the middle nine tenths of the replay, so that each meets running work.
-    moment = lambda: draw.uniform(0.05, 0.95) * length  # noqa: E731
-    plan: list[tuple[float, str]] = sorted(
-        [(moment(), "kill") for _ in range(KILLS)]
-        + [(0.2 * length, "join"), (moment(), "pause"), (moment(), "replay"), (moment(), "broker")]
-    )
+    kinds = ["kill"] * KILLS + ["pause", "replay", "broker"]
+    plan = [(draw.uniform(0.05, 0.95) * length, kind) for kind in kinds]
+    plan = sorted([*plan, (0.2 * length, "join")])
     log: list[str] = []
     kills = 0
     wake: tuple[float, subprocess.Popen[bytes]] | None = None
