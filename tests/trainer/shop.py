@@ -27,20 +27,22 @@ def settings_for(bootstrap: str, prefix: str, data_dir: Path, **trainer: object)
                 "min_events": 300,
                 "gate_min_events": 50,
                 "threads": 1,
-                "parameters": {"factors": 4, "iterations": 4},
+                "gate_tolerance": 0.2,
+                "parameters": {"factors": 6, "iterations": 4},
                 **trainer,
             },
         }
     )
 
 
-def taste(count: int, *, start: int = 0, users: int = 40, items: int = 40) -> list[Event]:
-    """``count`` purchases a second apart; users keep to the items of their own parity."""
+def taste(count: int, *, start: int = 0, users: int = 40, items: int = 100) -> list[Event]:
+    """``count`` purchases a second apart; nearly all in the user's own department of five."""
     random = np.random.default_rng(start + 1)
     events = []
     for number in range(start, start + count):
         user = int(random.integers(users))
-        item = 2 * int(random.integers(items // 2)) + user % 2
+        department = user % 5 if random.random() < 0.95 else int(random.integers(5))
+        item = 5 * int(random.integers(items // 5)) + department
         events.append(
             Event(
                 user_id=f"u{user}",

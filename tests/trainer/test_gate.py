@@ -50,7 +50,7 @@ def shop(count: int = 1500) -> DataSet:
 
 
 def generation_of(data: DataSet, number: int = 1, **parameters: Any) -> Generation:
-    model = model_of("als", {"factors": 2, "iterations": 6, "half_steps": 5.0} | parameters)
+    model = model_of("als", {"factors": 6, "iterations": 6, "half_steps": 5.0} | parameters)
     fitted = model.fit(data, seed=0, threads=1, progress=silent)
     made = make(number, model, fitted, data, {})
     return Generation(

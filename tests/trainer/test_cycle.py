@@ -1,0 +1,287 @@
+"""Whole cycles on a real Kafka: what serves afterwards, and what a bad run leaves alone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import pytest
+
+from rheos import topics
+from rheos.announcements import ruling
+from rheos.generation import Generation
+from rheos.local_kafka import KafkaProcess
+from rheos.settings import Settings, SettingsError
+from rheos.snapshot_store import LocalStore
+from tests.trainer.shop import send, settings_for, taste
+from trainer import cycle, models
+from trainer.archive import ArchiveError
+from trainer.cycle import Outcome, TrainerBusyError, train_once
+from trainer.data_set import DataSet
+from trainer.models.als import Als
+from trainer.models.model import Fitted, Progress
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def settings(broker: KafkaProcess, prefix: str, tmp_path: Path) -> Settings:
+    return settings_for(broker.bootstrap, prefix, tmp_path)
+
+
+def serving(settings: Settings) -> str:
+    found = ruling(settings)
+    return "" if found is None else found.generation
+
+
+@pytest.fixture
+def served(settings: Settings) -> Settings:
+    """Settings of a system with a first generation and 400 newer events."""
+    send(settings, taste(600))
+    assert train_once(settings).kind == "promoted"
+    send(settings, taste(400, start=600))
+    return settings
+
+
+def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) -> None:
+    send(settings, taste(600))
+    told: list[tuple[str, int, int]] = []
+    outcome = train_once(settings, lambda *stage: told.append(stage))
+    assert outcome.kind == "promoted"
+    assert outcome.generation == serving(settings)
+    assert outcome.model == "als"
+    assert outcome.interactions == 600
+    assert outcome.candidate_ndcg is not None
+    assert outcome.against_ndcg is not None
+    assert outcome.candidate_ndcg > outcome.against_ndcg
+    manifest = Generation(LocalStore(settings.store_dir).get(outcome.generation)).manifest
+    assert manifest.interactions == 600  # fitted again with what the gate had set aside
+    assert sum(end - begin for begin, end in manifest.window.values()) == 600
+    assert manifest.topic_id
+    assert manifest.metrics["gate_ndcg@20"] == outcome.candidate_ndcg
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages == ["archive", "data set", "fit", "gate", "refit", "publish"]
+    for stage in stages:
+        assert [(done, total) for name, done, total in told if name == stage][-1] in (
+            (1, 1),
+            (4, 4),
+            (600, 600),
+        )
+    assert not (Path(settings.data_dir) / "candidates").exists()
+
+
+def test_a_second_cycle_is_judged_on_newer_events_and_goes_on(served: Settings) -> None:
+    first = serving(served)
+    outcome = train_once(served)
+    assert outcome.kind == "promoted"
+    assert f"of {first} on" in outcome.reason
+    found = ruling(served)
+    assert found is not None
+    assert (found.generation, found.predecessor) == (outcome.generation, first)
+    assert outcome.interactions == 1000
+
+
+def test_without_newer_events_it_waits(served: Settings) -> None:
+    first = train_once(served).generation
+    outcome = train_once(served)
+    assert outcome.kind == "waiting"
+    assert outcome.reason.startswith("0 events newer than all that was fitted")
+    assert serving(served) == first
+
+
+def test_with_too_few_events_the_first_waits(settings: Settings) -> None:
+    assert topics.ensure(settings) == []
+    assert train_once(settings).kind == "waiting"
+    send(settings, taste(299))
+    outcome = train_once(settings)
+    assert outcome.kind == "waiting"
+    assert "299 interactions, 300 are needed (trainer.min_events)" in outcome.reason
+    assert serving(settings) == ""
+
+
+class Bad(Als, frozen=True):
+    """An ALS that goes wrong in the way that ``how`` says."""
+
+    how: str = "noise"
+    name: ClassVar[str] = "bad"
+
+    def fit(self, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
+        fitted = super().fit(data, seed=seed, threads=threads, progress=progress)
+        if self.how == "crash":
+            raise ZeroDivisionError("a bug")
+        random = np.random.default_rng(0)
+        vectors = {
+            "nan": np.full_like(fitted.item_vectors, np.nan),
+            "infinite": np.where(random.random(fitted.item_vectors.shape) < 0.01, np.inf, 1.0),
+            "noise": random.normal(size=fitted.item_vectors.shape),
+            "zeros": np.zeros_like(fitted.item_vectors),
+            "huge": np.full_like(fitted.item_vectors, 3e38),
+            "too few": fitted.item_vectors[:-1],
+        }[self.how].astype(np.float32)
+        return fitted._replace(item_vectors=vectors)
+
+
+@pytest.fixture
+def bad_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "model_class", lambda name: Bad if name == "bad" else Als)
+
+
+def with_model(settings: Settings, **parameters: Any) -> Settings:
+    parameters = {"factors": 6, "iterations": 2} | parameters
+    trainer = msgspec.structs.replace(settings.trainer, model="bad", parameters=parameters)
+    return msgspec.structs.replace(settings, trainer=trainer)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "reason"),
+    [
+        ("crash", "failed", "ZeroDivisionError: a bug"),
+        ("nan", "failed", "NaN"),
+        ("infinite", "failed", "infinite"),
+        ("too few", "failed", "items"),
+        ("noise", "refused", "NDCG@20"),
+        ("zeros", "refused", "NDCG@20"),
+        ("huge", "failed", ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@pytest.mark.usefixtures("bad_model")
+def test_a_bad_run_leaves_the_serving_generation_alone(
+    served: Settings, how: str, kind: str, reason: str
+) -> None:
+    first = serving(served)
+    stored = LocalStore(served.store_dir).names()
+    outcome = train_once(with_model(served, how=how))
+    assert outcome.kind == kind or (how == "huge" and outcome.kind == "refused")
+    assert reason in outcome.reason
+    assert outcome.generation == ""
+    assert serving(served) == first
+    assert LocalStore(served.store_dir).names() == stored
+    assert not (Path(served.data_dir) / "candidates").exists()
+    # The next good one is judged as if nothing had been.
+    assert train_once(served).kind == "promoted"
+
+
+@pytest.mark.usefixtures("bad_model")
+def test_a_bad_first_run_serves_nothing(settings: Settings) -> None:
+    send(settings, taste(600))
+    assert train_once(with_model(settings, how="nan")).kind == "failed"
+    assert serving(settings) == ""
+
+
+def test_a_refit_that_fails_after_the_gate_publishes_nothing(
+    served: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serving(served)
+    fits = iter(
+        [cycle.fit, lambda *_, **__: (_ for _ in ()).throw(cycle.FitError("out of memory"))]
+    )
+    monkeypatch.setattr(cycle, "fit", lambda *args, **named: next(fits)(*args, **named))
+    outcome = train_once(served)
+    assert (outcome.kind, outcome.reason) == ("failed", "out of memory")
+    assert serving(served) == first
+
+
+def test_wrong_models_and_parameters_are_named_before_the_work(settings: Settings) -> None:
+    trainer = msgspec.structs.replace(settings.trainer, model="mystery")
+    with pytest.raises(SettingsError, match=r"trainer\.model = 'mystery'"):
+        train_once(msgspec.structs.replace(settings, trainer=trainer))
+    trainer = msgspec.structs.replace(settings.trainer, parameters={"factors": 0})
+    with pytest.raises(SettingsError, match="factors = 0"):
+        train_once(msgspec.structs.replace(settings, trainer=trainer))
+
+
+@pytest.mark.parametrize("how", ["gone", "torn", "not a generation"])
+def test_a_store_that_lost_the_serving_generation_is_no_end(served: Settings, how: str) -> None:
+    first = serving(served)
+    directory = served.store_dir / first
+    if how == "gone":
+        LocalStore(served.store_dir).delete(first)
+    elif how == "torn":
+        (directory / "items.json").chmod(0o644)
+        (directory / "items.json").write_text("[")
+    else:
+        (directory / "manifest.json").chmod(0o644)
+        (directory / "manifest.json").write_text("{}")
+    outcome = train_once(served)
+    assert outcome.kind == "promoted"
+    assert "of popularity on" in outcome.reason
+    assert serving(served) == outcome.generation != first
+
+
+def test_a_store_that_cannot_be_written_publishes_nothing(
+    served: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serving(served)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        train_once(served)
+    assert serving(served) == first
+
+
+def test_a_corrupt_archive_is_named_and_stops_the_cycle(served: Settings) -> None:
+    file = next(served.archive_dir.rglob("events-*.parquet"))
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ArchiveError, match="read from Kafka again"):
+        train_once(served)
+    # What the message says helps: Kafka still has the events.
+    for later in file.parent.glob("events-*.parquet"):
+        if later.name >= file.name:
+            later.unlink()
+    assert train_once(served).interactions == 1000
+
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from trainer import cycle
+with cycle._cycle_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def held(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds the lock of a cycle until it is killed."""
+    argv = [sys.executable, "-c", HOLD_LOCK, settings.data_dir]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        yield child
+        child.kill()
+
+
+def test_two_cycles_never_run_together(settings: Settings, held: subprocess.Popen[bytes]) -> None:
+    send(settings, taste(600))
+    with pytest.raises(TrainerBusyError, match=f"process {held.pid} is fitting"):
+        train_once(settings)
+    held.kill()  # the kernel frees a dead process's lock
+    held.wait()
+    assert train_once(settings).kind == "promoted"
+
+
+def test_the_same_events_and_seed_give_the_same_generation_content(
+    settings: Settings, tmp_path: Path
+) -> None:
+    send(settings, taste(600))
+    vectors = []
+    for _ in range(2):
+        outcome = train_once(settings)
+        vectors.append(LocalStore(settings.store_dir).get(outcome.generation).tensors)
+        settings = msgspec.structs.replace(settings, data_dir=str(tmp_path / "another"))
+    np.testing.assert_array_equal(vectors[0]["item_vectors"], vectors[1]["item_vectors"])
+
+
+def test_an_outcome_is_json_both_ways() -> None:
+    outcome = Outcome(kind="refused", reason="worse", candidate_ndcg=0.1)
+    assert msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome) == outcome

@@ -1,0 +1,243 @@
+"""The worker as a process on a real Kafka: it fits by itself, and nothing that a fit does harms."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rheos import topics
+from rheos.announcements import ruling
+from rheos.local_kafka import KafkaProcess
+from rheos.settings import Settings
+from tests.broker import free_ports
+from tests.trainer.shop import send, settings_for, taste
+from trainer.archive import Archive
+
+pytestmark = pytest.mark.kafka
+
+RUN = """
+import sys, msgspec
+from rheos.settings import Settings
+from trainer.worker import run
+sys.exit(run(msgspec.json.decode(sys.argv[1], type=Settings)))
+"""
+
+
+class Worker:
+    """The process, its log and its metrics."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self.settings = settings
+        self._log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN, msgspec.json.encode(settings).decode()],
+                cwd=Path(__file__).parents[2],
+                stderr=file,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def ask(self, path: str) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.settings.trainer.port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def metric(self, name: str) -> float:
+        for line in self.ask("/metrics")[1].splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[-1])
+        return 0.0
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
+    def fitting(self) -> int | None:
+        """The process id of the fit that is running."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        found = children.read_text().split()
+        return int(found[0]) if found else None
+
+    def stop(self) -> float:
+        """SIGTERM; returns the seconds that it took to end, with status 0."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.log()
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def settings(broker: KafkaProcess, prefix: str, tmp_path: Path) -> Settings:
+    (port,) = free_ports(1)
+    made = settings_for(broker.bootstrap, prefix, tmp_path, port=port, every_minutes=0.05)
+    assert topics.ensure(made) == []
+    return made
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Settings], Worker]]:
+    started: list[Worker] = []
+
+    def begin(settings: Settings) -> Worker:
+        started.append(Worker(settings, tmp_path / f"worker-{len(started)}.log"))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.process.kill()
+        worker.process.wait()
+
+
+def slow(settings: Settings) -> Settings:
+    """A fit that takes minutes."""
+    parameters = {"factors": 256, "iterations": 1000, "cg_steps": 50}
+    trainer = msgspec.structs.replace(settings.trainer, parameters=parameters)
+    return msgspec.structs.replace(settings, trainer=trainer)
+
+
+def serving(settings: Settings) -> str:
+    found = ruling(settings)
+    return "" if found is None else found.generation
+
+
+def archived(settings: Settings) -> int:
+    (directory,) = settings.archive_dir.iterdir()
+    return len(Archive(settings.archive_dir, directory.name).read(["offset"]).table)
+
+
+def test_it_fits_when_there_is_enough_and_again_when_there_is_more(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    worker = start(settings)
+    worker.wait_for(lambda: worker.ask("/readyz")[0] == 200)
+    assert worker.ask("/healthz")[0] == 200
+    send(settings, taste(600))
+    worker.wait_for(lambda: serving(settings) != "")
+    first = serving(settings)
+    send(settings, taste(400, start=600))
+    worker.wait_for(lambda: serving(settings) != first)
+    worker.wait_for(lambda: worker.metric('rheos_fits_total{outcome="promoted"}') >= 2)
+    assert worker.metric("rheos_generation_number") >= 2
+    assert worker.metric('rheos_gate_ndcg{which="candidate"}') > 0
+    assert worker.stop() < 5
+    assert archived(settings) == 1000
+    # The next one goes on from there: nothing new, so no fit.
+    again = start(settings)
+    again.wait_for(lambda: again.ask("/readyz")[0] == 200)
+    time.sleep(4)
+    assert "a fit of als begins" not in again.log()
+    assert again.metric("rheos_generation_number") == worker_number(serving(settings))
+
+
+def worker_number(name: str) -> int:
+    return int(name.partition("-")[0])
+
+
+def test_a_stop_does_not_wait_for_a_fit_and_archiving_does_not_either(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    worker = start(slow(settings))
+    send(settings, taste(2000))
+    worker.wait_for(lambda: worker.fitting() is not None)
+    send(settings, taste(500, start=2000))
+    worker.wait_for(lambda: settings.archive_dir.is_dir() and archived(settings) == 2500)
+    child = worker.fitting()
+    assert child is not None
+    assert worker.stop() < 5
+    assert not Path(f"/proc/{child}").exists()
+    assert serving(settings) == ""
+    assert archived(settings) == 2500
+
+
+def test_a_stop_does_not_wait_for_a_broker_that_is_away(
+    settings: Settings, start: Callable[[Settings], Worker], broker: KafkaProcess
+) -> None:
+    worker = start(settings)
+    worker.wait_for(lambda: worker.ask("/readyz")[0] == 200)
+    broker.kill()
+    time.sleep(1)
+    try:
+        assert worker.stop() < 5
+    finally:
+        broker.start()
+
+
+def test_a_killed_fit_is_counted_and_leaves_all_as_it_was(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    worker = start(slow(settings))
+    send(settings, taste(600))
+    worker.wait_for(lambda: worker.fitting() is not None)
+    child = worker.fitting()
+    assert child is not None
+    os.kill(child, signal.SIGKILL)
+    worker.wait_for(lambda: worker.metric('rheos_fits_total{outcome="failed"}') == 1)
+    assert "the fitting process ended with signal 9" in worker.log()
+    assert worker.ask("/readyz")[0] == 200
+    assert serving(settings) == ""
+
+
+def test_a_fit_dies_with_its_worker(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    worker = start(slow(settings))
+    send(settings, taste(600))
+    worker.wait_for(lambda: worker.fitting() is not None)
+    child = worker.fitting()
+    worker.process.kill()
+    worker.process.wait()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+    # And the lock with it: the next worker fits at once.
+    again = start(settings)
+    again.wait_for(lambda: serving(settings) != "")
+
+
+def test_trouble_with_the_archive_shows_and_ends_when_it_does(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    worker = start(settings)
+    send(settings, taste(600))
+    worker.wait_for(lambda: serving(settings) != "")
+    worker.stop()
+    file = next(settings.archive_dir.rglob("events-*.parquet"))
+    position = int(file.stem.split("-")[2])
+    stray = file.with_name(f"events-{position - 1:020d}-{position + 5:020d}.parquet")
+    stray.write_bytes(b"")
+    again = start(settings)
+    again.wait_for(lambda: "overlaps" in again.ask("/readyz")[1])
+    assert again.ask("/readyz")[0] == 503
+    assert again.ask("/healthz")[0] == 200
+    stray.unlink()
+    again.wait_for(lambda: again.ask("/readyz")[0] == 200)
+
+
+def test_a_wrong_model_stops_the_start(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    trainer = msgspec.structs.replace(settings.trainer, model="mystery")
+    worker = start(msgspec.structs.replace(settings, trainer=trainer))
+    assert worker.process.wait(60) == 1
+    assert "setting trainer.model = 'mystery': known are als, neumf" in worker.log()
