@@ -1,4 +1,4 @@
-"""The ranker: a second opinion on retrieved candidates, carried by the generations that have one."""
+"""The ranker: a second opinion on retrieved candidates; some generations carry one."""
 
 from typing import Protocol
 
