@@ -20,7 +20,7 @@ MOST_MOMENTS = 200_000
 """So many moments of the users' past teach the map."""
 BATCH = 2048
 NEGATIVES = 16
-LEARNING_RATE = 0.003
+LEARNING_RATE = 0.01
 
 
 class HistoryMapFit:
