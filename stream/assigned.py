@@ -132,12 +132,12 @@ class AssignedPartitions:
         def new_partition(stopping: threading.Event) -> Partition:
             return Partition(self._settings, agent, partition.partition, store, cluster, stopping)
 
-        async def begin(offset: int) -> None:
+        async def begin(offset: int, reading: int) -> None:
             await consumer.can_resume_flow.wait()
             if self._runners.get(partition) is not runner:
                 return  # one more rebalance came: its runner begins for itself
             try:
-                await consumer.begin(partition, offset)
+                await consumer.begin(partition, offset, reading)
             except KafkaError as error:  # revoked in the meantime
                 _log.info("%s[%d] was not begun: %s", *partition, error)
 
@@ -150,7 +150,9 @@ class AssignedPartitions:
             self._settings.stream,
             new_partition,
             Input(
-                begin=lambda offset: from_thread(lambda: loop.create_task(begin(offset))),
+                begin=lambda offset, reading: from_thread(
+                    lambda: loop.create_task(begin(offset, reading))
+                ),
                 hold=lambda: from_thread(consumer.hold, partition),
                 release=lambda: from_thread(consumer.release, partition),
                 crash=lambda error: from_thread(self._crash, error),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from itertools import chain
 from typing import Any
 
 import aiokafka
@@ -73,21 +72,70 @@ class CommittedReader(AIOKafkaConsumerThread):  # type: ignore[misc]
             return False
         return True
 
-    def position_of(self, partition: TP) -> int | None:
-        """The offset of the next fetch, or None while it is unknown. Does not block."""
-        assignment = self._ensure_consumer()._subscription.subscription.assignment
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._read_to: dict[TP, tuple[int, int]] = {}  # where the next chunk begins, the reading
+
+    async def begin(self, partition: TP, offset: int, reading: int) -> None:
+        """Reads a partition from ``offset`` on; chunks say which reading they belong to."""
+        await self.call_thread(self._begin, partition, offset, reading)
+
+    async def _begin(self, partition: TP, offset: int, reading: int) -> None:
+        self._ensure_consumer().seek(TopicPartition(*partition), offset)
+        self._read_to[partition] = (offset, reading)
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> dict[TP, Chunk]:
+        """A chunk for each partition whose position moved, with or without records.
+
+        In the thread of the consumer, where nothing comes between taking records and noting where
+        they end: if a chunk is lost on its way, the next one shows it.
+        """
+        fetched = await super()._fetch_records(
+            consumer, active_partitions, timeout=timeout, max_records=max_records
+        )
+        chunks = {}
+        for partition in active_partitions:
+            begin, reading = self._read_to[partition]
+            position = self._position(consumer, partition)
+            if position > begin:
+                records = fetched.get(partition, ())
+                chunks[partition] = Chunk(begin, records, position, reading)
+                self._read_to[partition] = (position, reading)
+        return chunks
+
+    def _position(self, consumer: aiokafka.AIOKafkaConsumer, partition: TP) -> int:
+        """The offset of the next fetch; -1 when the partition is not ours any more."""
+        assignment = consumer._subscription.subscription.assignment
         if assignment is None or partition not in assignment.tps:
-            return None
+            return -1
         state = assignment.state_value(partition)
-        return int(state.position) if state.has_valid_position else None
+        return int(state.position) if state.has_valid_position else -1
+
+
+class _NoReadOffsets(dict[TP, int]):
+    """Faust drops what lies below the offset that it handed on last. A partition may have good
+    reason to read that again, and knows itself what it has folded.
+    """
+
+    def __getitem__(self, partition: TP) -> None:  # type: ignore[override]
+        return None
+
+    def __setitem__(self, partition: TP, offset: int) -> None:
+        pass
 
 
 class MicroBatchConsumer(Consumer):  # type: ignore[misc]
     """Yields chunks; reads a partition only after ``begin`` said from where.
 
-    So the group's committed offset, which Faust seeks to, decides nothing: it is written for those
-    who watch the group's lag. ``chunk_records`` bounds a chunk; ``on_cut`` is called with a
-    partition whose next offset the broker does not have (any more).
+    So the group's committed offset decides nothing: it is written for those who watch the group's
+    lag. ``chunk_records`` bounds a chunk; ``on_cut`` is called with a partition whose next offset
+    the broker does not have (any more).
     """
 
     chunk_records: int
@@ -98,21 +146,18 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
 
     def _reset_state(self) -> None:
         super()._reset_state()
-        self._handed_on: dict[TP, int] = {}  # where the chunks so far ended
+        self._read_offset = _NoReadOffsets()
         self._held: set[TP] = set()
         self._wake = asyncio.Event()
 
-    async def begin(self, partition: TP, offset: int) -> None:
-        """Read an assigned partition from ``offset`` on; call it once per assignment.
+    async def begin(self, partition: TP, offset: int, reading: int) -> None:
+        """Read an assigned partition from ``offset`` on, in chunks marked with ``reading``.
 
         Waits until a rebalance in progress has ended. Raises IllegalStateError if the partition
         is not assigned any more.
         """
         await self.can_resume_flow.wait()
-        # To 0 as well, where Faust would keep the read offset that it had.
-        self._read_offset.pop(partition, None)
-        await self.seek_wait({partition: offset})
-        self._handed_on[partition] = offset
+        await self._thread.begin(partition, offset, reading)
         # A state that is rebuilt is read again from below what the group once committed.
         self._committed_offset.pop(partition, None)
         self._held.discard(partition)
@@ -129,19 +174,19 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
         self._wake.set()
 
     def lag(self, partition: TP, next_offset: int) -> int:
-        """Positions of the log that are not folded yet, if all below ``next_offset`` are."""
-        if next_offset == self._handed_on.get(partition):
-            # All that was handed on is folded; the rest up to the position holds no record.
-            next_offset = max(next_offset, self._thread.position_of(partition) or 0)
+        """Positions of the log at or above ``next_offset``; markers at its end are no lag for
+        long, since the checkpoint moves past them.
+        """
         return max(0, (self.highwater(partition) or 0) - next_offset)
+
+    async def perform_seek(self) -> None:
+        """Nothing: after a rebalance Faust seeks to the group's offsets; here ``begin`` seeks."""
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Nothing: after a rebalance Faust resumes everything at once; here ``begin`` does."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        for partition in revoked:
-            self._handed_on.pop(partition, None)
-            self._held.discard(partition)
+        self._held.difference_update(revoked)
         await super().on_partitions_revoked(revoked)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
@@ -153,7 +198,6 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             self._wake.clear()
             await self.wait(self._wake, timeout=timeout)
             return
-        begins = {partition: self._position(partition) for partition in active}
         try:
             fetched = await self._getmany(active, _SHORT_POLL_S if self._held else timeout)
         except OffsetOutOfRangeError as error:
@@ -161,48 +205,17 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
                 self.hold(partition)
                 self.on_cut(partition)
             return
-        chunks = chain(self._chunks(fetched, begins), self._jumps(begins))
-        for partition, chunk in chunks:
-            # A rebalance began: its end seeks back to what is folded, so nothing is lost.
-            if (
-                self.should_stop
-                or not self.flow_active
-                or self.app.consumer_generation_id != generation
-            ):
-                return
-            self._handed_on[partition] = chunk.next_offset
-            yield partition, self._message(partition, chunk, generation)
-
-    def _chunks(
-        self, fetched: Mapping[Any, list[Any]], begins: Mapping[TP, int]
-    ) -> Iterable[tuple[TP, Chunk]]:
-        size = self.chunk_records
-        for key, records in fetched.items():
-            partition = ensure_TP(key)
+        for partition, chunk in fetched.items():
             self.app.monitor.track_tp_end_offset(partition, self.highwater(partition))
-            begin = begins[partition]
-            end = self._position(partition)  # past the markers that follow the last record, too
-            for start in range(0, len(records), size):
-                part = records[start : start + size]
-                last = start + size >= len(records)
-                next_offset = end if last else part[-1].offset + 1
-                yield partition, Chunk(begin, part, next_offset)
-                begin = next_offset
-
-    def _jumps(self, begins: Mapping[TP, int]) -> Iterable[tuple[TP, Chunk]]:
-        """An empty chunk for each partition that went on without a record, perhaps while others had
-        some: its next chunk must begin where this one ends.
-
-        Asked only between two fetches, when all that was fetched has been handed on.
-        """
-        for partition, begin in begins.items():
-            position = self._position(partition)
-            if position > self._handed_on.get(partition, position):
-                yield partition, Chunk(begin, (), position)
-
-    def _position(self, partition: TP) -> int:
-        position = self._thread.position_of(partition)
-        return self._handed_on.get(partition, 0) if position is None else position
+            for part in _split(chunk, self.chunk_records):
+                # A rebalance began. Its end begins anew where the state stands: nothing is lost.
+                if (
+                    self.should_stop
+                    or not self.flow_active
+                    or self.app.consumer_generation_id != generation
+                ):
+                    return
+                yield partition, self._message(partition, part, generation)
 
     def _message(self, partition: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
         return ConsumerMessage(
@@ -221,9 +234,6 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             generation_id=generation,
         )
 
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Nothing: between the last offsets of two chunks there is always a gap."""
-
     def _new_offset(self, tp: TP) -> int | None:
         """The group's offset: after the last chunk acknowledged; a partition acks in log order."""
         acknowledged = self._acked[tp]
@@ -236,6 +246,19 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust would call a partition stuck that waits for its state or its broker."""
+
+
+def _split(chunk: Chunk, size: int) -> Iterable[Chunk]:
+    records, begin = chunk.records, chunk.begin
+    if len(records) <= size:
+        yield chunk
+        return
+    for start in range(0, len(records), size):
+        part = records[start : start + size]
+        is_last = start + size >= len(records)
+        next_offset = chunk.next_offset if is_last else part[-1].offset + 1
+        yield Chunk(begin, part, next_offset, chunk.reading)
+        begin = next_offset
 
 
 def install(app: faust.App, chunk_records: int, on_cut: Callable[[TP], None]) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
@@ -16,7 +17,8 @@ from stream.partition import Abandoned, ChunkMissing, InputLost, Partition, is_f
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-_JOIN_WITHIN_S = 2.0
+
+_readings = count(1)
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +26,11 @@ _log = logging.getLogger(__name__)
 class Input(NamedTuple):
     """What a runner asks of the consumer. Each may be called from any thread and returns at once.
 
-    ``begin`` starts reading at an offset; ``hold`` and ``release`` stop and resume it; ``crash``
-    ends the worker because of an error that nobody foresaw.
+    ``begin`` starts reading at an offset, in chunks marked with a number; ``hold`` and ``release``
+    stop and resume it; ``crash`` ends the worker because of an error that nobody foresaw.
     """
 
-    begin: Callable[[int], None]
+    begin: Callable[[int, int], None]
     hold: Callable[[], None]
     release: Callable[[], None]
     crash: Callable[[BaseException], None]
@@ -74,9 +76,7 @@ class Runner(threading.Thread):
         self._bytes = 0
         self._held = False
         self._must_begin = True
-        self._begun_at = 0  # the offset last begun at,
-        self._joined = False  # whether a chunk from there has come,
-        self._join_until = 0.0  # and when one that does not join is a loss, no longer stale
+        self._reading = -1  # marks the chunks that are wanted
         self._pause_s = _FIRST_PAUSE_S
         self._last_commit = 0.0
 
@@ -86,8 +86,8 @@ class Runner(threading.Thread):
         """Queues a chunk; ``acknowledge`` is called, in this thread, once it is committed."""
         size = sum(len(record.value or b"") for record in chunk.records)
         with self._changed:
-            if self._is_stale(chunk):
-                return
+            if chunk.reading != self._reading:
+                return  # on its way since before reading began where this partition wants it
             self._queue.append(_Queued(chunk, acknowledge, size))
             self._records += len(chunk.records)
             self._bytes += size
@@ -98,14 +98,6 @@ class Runner(threading.Thread):
                 self._held = True
                 self._input.hold()
             self._changed.notify()
-
-    def _is_stale(self, chunk: Chunk) -> bool:
-        """Whether it was on its way before reading began where this partition asked for it."""
-        if self._must_begin:
-            return True
-        if chunk.begin <= self._begun_at:
-            self._joined = True
-        return not self._joined and time.monotonic() < self._join_until
 
     def reopen(self) -> None:
         """The broker lacks the offset to read next: once the queue is empty, open anew and see."""
@@ -165,9 +157,8 @@ class Runner(threading.Thread):
             if not self._must_begin:
                 return  # it goes on with what is queued
             self._must_begin = False
-            self._begun_at, self._joined = offset, False
-            self._join_until = time.monotonic() + _JOIN_WITHIN_S
-            self._input.begin(offset)
+            self._reading = next(_readings)
+            self._input.begin(offset, self._reading)
 
     def _commit(self, partition: Partition, queued: list[_Queued]) -> None:
         self._last_commit = time.monotonic()

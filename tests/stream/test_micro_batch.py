@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from faust.transport.drivers.aiokafka import Consumer as AIOKafkaDriver
 from faust.types import TP
 
 from stream.chunk import Chunk
-from stream.micro_batch import MicroBatchConsumer, install
+from stream.micro_batch import CommittedReader, MicroBatchConsumer, install
 from tests.stream.kafka_log import Entry
 
 ADR = Path(__file__).resolve().parents[2] / "docs" / "adr" / "0001-micro-batch-consumer.md"
@@ -31,7 +32,6 @@ RELIED_ON = {
     Consumer._wait_next_records: "6218e196",
     Consumer._drain_messages: "44a25003",
     Consumer._new_offset: "1d2c7ea8",
-    Consumer._add_gap: "4df2573d",
     Consumer._reset_state: "488b46f5",
     Consumer._get_active_partitions: "b24897f3",
     Consumer._filter_committable_offsets: "dc5e9baf",
@@ -45,13 +45,13 @@ RELIED_ON = {
     Consumer.on_partitions_assigned: "29ce9659",
     Consumer.verify_event_path: "aead7dc3",
     ThreadDelegateConsumer._getmany: "f9d47aa9",
-    ThreadDelegateConsumer.seek_wait: "e9db5bbc",
     AIOKafkaDriver._new_consumer_thread: "0870ec53",
     AIOKafkaDriver._to_message: "7c24f651",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc",
     AIOKafkaConsumerThread._commit: "932852ce",
     AIOKafkaConsumerThread._fetch_records: "39a2c6c7",
-    AIOKafkaConsumerThread._seek_wait: "9d221e81",
+    AIOKafkaConsumerThread.__post_init__: "913dc7c0",
+    AIOKafkaConsumer.seek: "a9430f1f",
     AIOKafkaConsumerThread.highwater: "6f7dbe10",
     App._on_partitions_assigned: "de932b79",
     App._on_partitions_revoked: "d5c895bb",
@@ -89,13 +89,9 @@ class FakeThread:
     """Stands for the thread with aiokafka in it."""
 
     def __init__(self) -> None:
-        self.positions: dict[TP, int] = {}
-        self.jump: dict[TP, int] = {}  # what the next fetches do to positions
+        self.begun: list[tuple[TP, int, int]] = []
         self.fetches: list[Any] = []
         self.asked: list[tuple[set[TP], float]] = []
-
-    def position_of(self, partition: TP) -> int | None:
-        return self.positions.get(partition)
 
     def highwater(self, partition: TP) -> int:
         return 100
@@ -105,13 +101,10 @@ class FakeThread:
         fetched = self.fetches.pop(0) if self.fetches else {}
         if isinstance(fetched, Exception):
             raise fetched
-        for partition, records in fetched.items():
-            self.positions[partition] = records[-1].offset + 1
-        self.positions.update(self.jump)
         return fetched
 
-    async def seek_wait(self, partitions: dict[TP, int]) -> None:
-        self.positions.update(partitions)
+    async def begin(self, partition: TP, offset: int, reading: int) -> None:
+        self.begun.append((partition, offset, reading))
 
 
 @pytest.fixture
@@ -132,7 +125,6 @@ def consumer(cut: list[TP]) -> MicroBatchConsumer:
     made._thread = FakeThread()
     made._active_partitions = set()
     made._paused_partitions = set()
-    made._read_offset = {}
     made._committed_offset = {}
     made._acked = {PARTITION: []}
     made._acked_index = {PARTITION: set()}
@@ -143,10 +135,8 @@ def consumer(cut: list[TP]) -> MicroBatchConsumer:
     made.resume_flow()
 
     async def wait(event: asyncio.Event, timeout: float | None = None) -> None:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), timeout)
-        except TimeoutError:
-            return
 
     made.wait = wait
     type(made).should_stop = False
@@ -161,29 +151,92 @@ def entries(first: int, count: int) -> list[Entry]:
     return [Entry(first + n, 0, None, b"x") for n in range(count)]
 
 
-async def test_records_come_in_chunks_of_one_partition_with_the_offset_that_follows(
-    consumer: MicroBatchConsumer,
+class FakeConsumer:
+    """aiokafka's consumer as far as its thread asks it."""
+
+    def __init__(self, positions: dict[TP, int]) -> None:
+        self.positions = positions
+        assignment = SimpleNamespace(tps=positions, state_value=self._state)
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+
+    def _state(self, partition: TP) -> SimpleNamespace:
+        position = self.positions[partition]
+        return SimpleNamespace(position=position, has_valid_position=position >= 0)
+
+    def seek(self, partition: TP, offset: int) -> None:
+        self.positions[partition] = offset
+
+
+class Thread:
+    """CommittedReader over a FakeConsumer; ``fetch`` takes records and moves positions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reader = CommittedReader.__new__(CommittedReader)
+        self.reader._read_to = {}
+        self.consumer = FakeConsumer({PARTITION: 77, OTHER: -1})
+        self.reader._consumer = self.consumer
+        self.records: dict[TP, list[Entry]] = {}
+
+        async def fetched(*arguments: Any, **options: Any) -> dict[TP, list[Entry]]:
+            return self.records
+
+        monkeypatch.setattr(AIOKafkaConsumerThread, "_fetch_records", fetched)
+
+    async def fetch(self, positions: dict[TP, int], **records: list[Entry]) -> dict[TP, Chunk]:
+        self.consumer.positions.update(positions)
+        self.records = {PARTITION: records["here"]} if "here" in records else {}
+        return await self.reader._fetch_records(self.consumer, {PARTITION, OTHER})
+
+
+@pytest.fixture
+async def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
+    made = Thread(monkeypatch)
+    await made.reader._begin(PARTITION, 10, 1)
+    await made.reader._begin(OTHER, 0, 1)
+    return made
+
+
+async def test_chunks_join_markers_or_not_and_whoever_else_has_records(thread: Thread) -> None:
+    here = entries(10, 3)
+    assert await thread.fetch({PARTITION: 14}, here=here) == {PARTITION: Chunk(10, here, 14, 1)}
+    assert await thread.fetch({}) == {}
+    assert await thread.fetch({OTHER: 2}) == {OTHER: Chunk(0, (), 2, 1)}
+    more = entries(14, 1)
+    assert await thread.fetch({PARTITION: 15, OTHER: 4}, here=more) == {
+        PARTITION: Chunk(14, more, 15, 1),
+        OTHER: Chunk(2, (), 4, 1),
+    }
+
+
+async def test_a_reading_that_begins_anew_goes_back_and_is_told_from_the_one_before(
+    thread: Thread,
 ) -> None:
-    await consumer.begin(PARTITION, 10)
-    await consumer.begin(OTHER, 0)
-    consumer._thread.fetches = [{PARTITION: entries(10, 7), OTHER: entries(5, 1)}]
+    await thread.fetch({PARTITION: 13}, here=entries(10, 3))
+    await thread.reader._begin(PARTITION, 11, 2)
+    again = entries(11, 2)
+    assert await thread.fetch({PARTITION: 13}, here=again) == {PARTITION: Chunk(11, again, 13, 2)}
+
+
+async def test_a_partition_that_went_elsewhere_in_the_meantime_gives_nothing(
+    thread: Thread,
+) -> None:
+    del thread.consumer.positions[PARTITION]
+    assert await thread.fetch({}) == {}
+
+
+async def test_a_fetch_is_cut_into_chunks_that_join(consumer: MicroBatchConsumer) -> None:
+    await consumer.begin(PARTITION, 10, 4)
+    await consumer.begin(OTHER, 0, 5)
+    jump = Chunk(0, (), 6, 5)
+    consumer._thread.fetches = [{PARTITION: Chunk(10, entries(10, 7), 20, 4), OTHER: jump}]
     found = await chunks(consumer)
     assert [(tp, c.begin, [r.offset for r in c.records], c.next_offset) for tp, c in found] == [
         (PARTITION, 10, [10, 11, 12], 13),
         (PARTITION, 13, [13, 14, 15], 16),
-        (PARTITION, 16, [16], 17),
-        (OTHER, 0, [5], 6),
+        (PARTITION, 16, [16], 20),
+        (OTHER, 0, [], 6),
     ]
-
-
-async def test_a_fetch_whose_records_went_astray_shows_in_where_the_next_one_begins(
-    consumer: MicroBatchConsumer,
-) -> None:
-    await consumer.begin(PARTITION, 10)
-    consumer._thread.positions[PARTITION] = 14  # somebody took 10 to 13
-    consumer._thread.fetches = [{PARTITION: entries(14, 1)}]
-    ((_, found),) = await chunks(consumer)
-    assert found.begin == 14
+    assert {chunk.reading for tp, chunk in found if tp == PARTITION} == {4}
 
 
 async def test_nothing_is_read_of_a_partition_before_it_is_begun(
@@ -192,16 +245,28 @@ async def test_nothing_is_read_of_a_partition_before_it_is_begun(
     consumer.resume_partitions({PARTITION, OTHER})  # as Faust does after a rebalance
     assert await chunks(consumer) == []
     assert consumer._thread.asked == []
-    await consumer.begin(OTHER, 3)
+    await consumer.begin(OTHER, 3, 1)
     await chunks(consumer)
     assert consumer._thread.asked[0][0] == {OTHER}
+
+
+async def test_reading_begins_only_after_a_rebalance_has_ended(
+    consumer: MicroBatchConsumer,
+) -> None:
+    consumer.stop_flow()
+    beginning = asyncio.create_task(consumer.begin(PARTITION, 3, 1))
+    await asyncio.sleep(0.01)
+    assert consumer._thread.begun == []
+    consumer.resume_flow()
+    await beginning
+    assert consumer._thread.begun == [(PARTITION, 3, 1)]
 
 
 async def test_a_held_partition_is_not_fetched_until_it_is_released(
     consumer: MicroBatchConsumer,
 ) -> None:
-    await consumer.begin(PARTITION, 0)
-    await consumer.begin(OTHER, 0)
+    await consumer.begin(PARTITION, 0, 1)
+    await consumer.begin(OTHER, 0, 1)
     consumer.hold(PARTITION)
     await chunks(consumer)
     consumer.release(PARTITION)
@@ -210,64 +275,15 @@ async def test_a_held_partition_is_not_fetched_until_it_is_released(
     assert consumer._thread.asked[0][1] < consumer._thread.asked[1][1]
 
 
-async def test_a_log_that_goes_on_without_records_gives_an_empty_chunk_once(
-    consumer: MicroBatchConsumer,
-) -> None:
-    await consumer.begin(PARTITION, 4)
-    assert await chunks(consumer) == []
-    consumer._thread.jump = {PARTITION: 6}  # past two markers
-    assert await chunks(consumer) == [(PARTITION, Chunk(4, (), 6))]
-    assert await chunks(consumer) == []
-
-
-async def test_chunks_join_where_a_log_goes_on_while_another_has_records(
-    consumer: MicroBatchConsumer,
-) -> None:
-    await consumer.begin(PARTITION, 4)
-    await consumer.begin(OTHER, 0)
-    records = entries(0, 2)
-    consumer._thread.fetches = [{OTHER: records}]
-    consumer._thread.jump = {PARTITION: 6, OTHER: 3}  # past two markers, and one behind records
-    assert await chunks(consumer) == [
-        (OTHER, Chunk(0, records, 3)),
-        (PARTITION, Chunk(4, (), 6)),
-    ]
-    more = entries(6, 1)
-    consumer._thread.jump = {}
-    consumer._thread.fetches = [{PARTITION: more}]
-    assert await chunks(consumer) == [(PARTITION, Chunk(6, more, 7))]
-
-
-async def test_lag_counts_positions_and_markers_at_the_end_are_none(
-    consumer: MicroBatchConsumer,
-) -> None:
-    await consumer.begin(PARTITION, 90)
-    consumer._thread.fetches = [{PARTITION: entries(90, 9)}]
-    consumer._thread.jump = {PARTITION: 100}  # 99 is a marker
-    *_, (_, last) = await chunks(consumer)
-    assert last.next_offset == 100
+async def test_lag_is_what_lies_above_the_checkpoint(consumer: MicroBatchConsumer) -> None:
     assert consumer.lag(PARTITION, 93) == 7
     assert consumer.lag(PARTITION, 100) == 0
-
-
-async def test_markers_between_two_fetches_leave_no_gap_between_chunks(
-    consumer: MicroBatchConsumer,
-) -> None:
-    await consumer.begin(PARTITION, 0)
-    consumer._thread.fetches = [{PARTITION: entries(0, 4)}, {PARTITION: entries(5, 1)}]
-    consumer._thread.jump = {PARTITION: 5}  # 4 is a marker
-    first = await chunks(consumer)
-    consumer._thread.jump = {}
-    second = await chunks(consumer)
-    ends = [chunk.next_offset for _, chunk in first + second]
-    assert [chunk.begin for _, chunk in first + second] == [0, *ends[:-1]]
-    assert ends == [3, 5, 6]
 
 
 async def test_an_offset_that_the_broker_lacks_is_told_and_not_skipped(
     consumer: MicroBatchConsumer, cut: list[TP]
 ) -> None:
-    await consumer.begin(PARTITION, 0)
+    await consumer.begin(PARTITION, 0, 1)
     consumer._thread.fetches = [OffsetOutOfRangeError({PARTITION: 0})]
     assert await chunks(consumer) == []
     assert cut == [PARTITION]
@@ -285,8 +301,8 @@ async def test_an_offset_that_the_broker_lacks_is_told_and_not_skipped(
 async def test_a_rebalance_in_the_middle_of_a_fetch_hands_on_nothing_more(
     consumer: MicroBatchConsumer, change: Callable[[MicroBatchConsumer], None]
 ) -> None:
-    await consumer.begin(PARTITION, 0)
-    consumer._thread.fetches = [{PARTITION: entries(0, 9)}]
+    await consumer.begin(PARTITION, 0, 1)
+    consumer._thread.fetches = [{PARTITION: Chunk(0, entries(0, 9), 9, 1)}]
     found = []
     async for _, message in consumer.getmany(0.1):
         found.append(message.value.next_offset)
@@ -309,11 +325,9 @@ async def test_a_state_that_is_built_anew_may_begin_below_the_groups_offset(
 ) -> None:
     consumer._committed_offset[PARTITION] = 500
     consumer._read_offset[PARTITION] = 500
-    await consumer.begin(PARTITION, 0)
-    consumer._thread.fetches = [{PARTITION: entries(0, 2)}]
-    assert [c.next_offset for _, c in await chunks(consumer)] == [2]
+    await consumer.begin(PARTITION, 0, 1)
     assert consumer._committed_offset.get(PARTITION) is None
-    assert consumer._read_offset.get(PARTITION) in (None, 0)
+    assert consumer._read_offset[PARTITION] is None  # else Faust drops all below 500
 
 
 def test_install_is_for_one_app_only() -> None:

@@ -72,6 +72,7 @@ class Rig(SimpleNamespace):
     stub: Stub
     runner: Runner
     begun: list[int]
+    reading: int
     held: list[str]
     crashed: list[BaseException]
     acked: list[int]
@@ -81,7 +82,12 @@ class Rig(SimpleNamespace):
         self.runner.start()
         until(lambda: bool(self.begun))
 
+    def begin(self, offset: int, reading: int) -> None:
+        self.reading = reading
+        self.begun.append(offset)
+
     def put(self, part: Chunk) -> None:
+        part = part._replace(reading=self.reading)
         self.runner.put(part, lambda: self.acked.append(part.next_offset))
 
 
@@ -91,7 +97,7 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
 
     def make(interval_s: float = 0.0, **settings: Any) -> Rig:
         stub = Stub()
-        rig = Rig(stub=stub, begun=[], held=[], crashed=[], acked=[])
+        rig = Rig(stub=stub, begun=[], held=[], crashed=[], acked=[], reading=0)
 
         def new_partition(stopping: threading.Event) -> Partition:
             return stub  # type: ignore[return-value]
@@ -102,7 +108,7 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
             StreamSettings(**settings),
             new_partition,
             Input(
-                begin=rig.begun.append,
+                begin=rig.begin,
                 hold=lambda: rig.held.append("hold"),
                 release=lambda: rig.held.append("release"),
                 crash=rig.crashed.append,
@@ -336,7 +342,7 @@ def test_what_was_on_its_way_before_reading_began_is_ignored(make_rig: Callable[
     rig.stub.next_offset = 10
     rig.put(chunk(4, 3))
     rig.start()
-    rig.put(chunk(30, 5))  # of an earlier assignment
-    rig.put(chunk(8, 5))
+    rig.runner.put(chunk(30, 5)._replace(reading=rig.reading - 1), lambda: rig.acked.append(-1))
+    rig.put(chunk(10, 3))
     until(lambda: rig.acked == [13])
     assert rig.stub.log == [10, 11, 12]
