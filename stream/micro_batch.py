@@ -192,7 +192,6 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        generation = self.app.consumer_generation_id
         active = self._get_active_partitions() - self._held
         if not active:
             self._wake.clear()
@@ -209,15 +208,11 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             self.app.monitor.track_tp_end_offset(partition, self.highwater(partition))
             for part in _split(chunk, self.chunk_records):
                 # A rebalance began. Its end begins anew where the state stands: nothing is lost.
-                if (
-                    self.should_stop
-                    or not self.flow_active
-                    or self.app.consumer_generation_id != generation
-                ):
+                if self.should_stop or not self.flow_active:
                     return
-                yield partition, self._message(partition, part, generation)
+                yield partition, self._message(partition, part)
 
-    def _message(self, partition: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
+    def _message(self, partition: TP, chunk: Chunk) -> ConsumerMessage:
         return ConsumerMessage(
             topic=partition.topic,
             partition=partition.partition,
@@ -231,7 +226,9 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             serialized_key_size=0,
             serialized_value_size=len(chunk.records),
             tp=partition,
-            generation_id=generation,
+            # Of now: a fetch may have waited through a rebalance and then read what is ours again.
+            # Whether a chunk is wanted still is told by its reading.
+            generation_id=self.app.consumer_generation_id,
         )
 
     def _new_offset(self, tp: TP) -> int | None:

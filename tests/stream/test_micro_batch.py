@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,23 +290,30 @@ async def test_an_offset_that_the_broker_lacks_is_told_and_not_skipped(
     assert len(consumer._thread.asked) == 1  # held from then on
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda consumer: consumer.stop_flow(),
-        lambda consumer: setattr(consumer.app, "consumer_generation_id", 2),
-    ],
-)
 async def test_a_rebalance_in_the_middle_of_a_fetch_hands_on_nothing_more(
-    consumer: MicroBatchConsumer, change: Callable[[MicroBatchConsumer], None]
+    consumer: MicroBatchConsumer,
 ) -> None:
     await consumer.begin(PARTITION, 0, 1)
     consumer._thread.fetches = [{PARTITION: Chunk(0, entries(0, 9), 9, 1)}]
     found = []
     async for _, message in consumer.getmany(0.1):
         found.append(message.value.next_offset)
-        change(consumer)
+        consumer.stop_flow()
     assert found == [3]
+
+
+async def test_a_fetch_that_waited_through_a_rebalance_is_of_the_new_generation(
+    consumer: MicroBatchConsumer,
+) -> None:
+    await consumer.begin(PARTITION, 0, 1)
+
+    async def getmany(active: set[TP], timeout: float) -> dict[TP, Chunk]:
+        consumer.app.consumer_generation_id = 2
+        return {PARTITION: Chunk(0, entries(0, 1), 1, 2)}
+
+    consumer._thread.getmany = getmany
+    found = [message async for _, message in consumer.getmany(0.1)]
+    assert [(message.generation_id, message.value.reading) for message in found] == [(2, 2)]
 
 
 async def test_the_group_offset_follows_the_last_acknowledged_chunk(
