@@ -30,11 +30,3 @@ def shift(epochs: Int64s | int) -> Float64s:
     """2^(−64 · epochs): what a sum is multiplied by to be told from a landmark that much later."""
     factors: Float64s = np.ldexp(1.0, -HALF_LIVES_PER_EPOCH * np.asarray(epochs))
     return factors
-
-
-def value_at(sums: Float64s, epoch: int, now_ms: int, half_life_ms: int) -> Float64s:
-    """The decayed value at ``now_ms`` of sums told from ``epoch``'s landmark."""
-    age = (now_ms - epoch * HALF_LIVES_PER_EPOCH * half_life_ms) / half_life_ms
-    # An event just ahead of now makes the age negative; far ahead there is nothing to decay.
-    values: Float64s = sums * np.exp2(-min(max(age, -1000.0), 1000.0))
-    return values
