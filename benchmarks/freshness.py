@@ -116,7 +116,9 @@ def main() -> int:
         {
             f"idle: p99 at most {IDLE_P99_MS:g} ms": idle_p99 <= IDLE_P99_MS,
             f"under load: p99 at most {LOADED_P99_MS:g} ms": loaded_p99 <= LOADED_P99_MS,
-            f"the load is {LOAD_PER_S} events/s": rate >= 0.97 * LOAD_PER_S,
+            f"the load is {LOAD_PER_S} events/s (3 % less is let pass; the trials' own count)": (
+                rate >= 0.97 * LOAD_PER_S
+            ),
             "nothing is reflected while the stream worker is stopped": not control["reflected"],
             "it is once the worker goes on": control["reflected_after"],
         },
