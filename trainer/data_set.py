@@ -186,7 +186,7 @@ def _sorted(
     item_names, items = _numbered(item_ids)
     first = _first_arrivals(users, event_hashes, offsets)
     order = first[np.lexsort((event_hashes[first], times_ms[first], users[first]))]
-    return DataSet(
+    data = DataSet(
         user_names,
         item_names,
         users[order],
@@ -197,6 +197,8 @@ def _sorted(
         partitions[order],
         offsets[order],
     )
+    # An item may stand in a repeated event only: then it has no row.
+    return data if len(order) == len(users) else data.where(np.ones(len(order), bool))
 
 
 def _first_arrivals(users: Int32s, event_hashes: UInt64s, offsets: Int64s) -> Int64s:

@@ -36,7 +36,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     mlp_layers: Annotated[
         int, Meta(ge=1, le=8, description="Layers of MLP, each half as wide as the one before.")
     ] = 3
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 20
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 12
     pretrain_epochs: Annotated[
         int, Meta(ge=0, le=1000, description="Passes for GMF and MLP apart before; 0: none.")
     ] = 0
@@ -46,10 +46,10 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     batch: Annotated[
         int, Meta(ge=1, description="Interactions a step, the drawn ones not counted.")
     ] = 4096
-    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.004
+    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.002
     regularisation: Annotated[
         float, Meta(ge=0, description="L2 on the vectors of each step's users and items.")
-    ] = 1e-6
+    ] = 1e-5
     last: Annotated[
         int, Meta(ge=1, le=1000, description="Latest distinct items that the encoder reads.")
     ] = 50

@@ -19,8 +19,12 @@ HALF_STEPS = (1.5, 8.0, 1e6)
 MOST_MOMENTS = 200_000
 """So many moments of the users' past teach the map."""
 BATCH = 2048
+STEPS = 50
+"""An epoch has at least so many steps, in smaller batches where there are few moments."""
 NEGATIVES = 16
-LEARNING_RATE = 0.01
+"""Items drawn at random against each that came next."""
+STEP_SHARE = 0.03
+"""A step of the optimiser, as a share of the first solution's root mean square."""
 
 
 class HistoryMapFit:
@@ -56,32 +60,33 @@ class HistoryMapFit:
         something. What retrieves (the GMF branch alone) is trained as well as what ranks (all).
         """
         matrix = self._matrix.requires_grad_()
-        gmf_bias = torch.zeros((), requires_grad=True)
-        optimiser = torch.optim.Adam([matrix, gmf_bias], LEARNING_RATE)
+        # Adam's first steps are of full length whatever the gradient: small beside the solution.
+        step = STEP_SHARE * float(matrix.detach().square().mean().sqrt())
+        optimiser = torch.optim.Adam([matrix], step)
         for _ in range(epochs):
             losses = []
             order = torch.randperm(len(self._past.nexts), generator=random)
-            for picked in torch.split(order, BATCH) if len(order) else ():
-                loss = self._loss(picked.numpy(), gmf_bias, random)
+            batch = min(BATCH, max(16, len(order) // STEPS))
+            for picked in torch.split(order, batch) if len(order) else ():
+                loss = self._loss(picked.numpy(), random)
                 # Not loss.backward(): the network's own parameters want no gradients.
-                matrix.grad, gmf_bias.grad = torch.autograd.grad(loss, [matrix, gmf_bias])
+                (matrix.grad,) = torch.autograd.grad(loss, [matrix])
                 optimiser.step()
                 losses.append(loss.detach())
             yield float(torch.stack(losses).mean()) if losses else 0.0
 
-    def _loss(self, moments: Int64s, gmf_bias: Tensor, random: torch.Generator) -> Tensor:
+    def _loss(self, moments: Int64s, random: torch.Generator) -> Tensor:
+        """Softmax cross-entropy of what came next against items drawn at random."""
         network = self._network
         items, d = network.q.shape
         vectors = torch.from_numpy(self._means(moments)) @ self._matrix  # (B, d + m)
         p, half = vectors[:, :d], vectors[:, d:]
         drawn = torch.randint(items, (len(moments), NEGATIVES), generator=random)
         item = torch.cat([torch.from_numpy(self._past.nexts[moments])[:, None], drawn], 1)
-        aims = torch.zeros(item.shape)
-        aims[:, 0] = 1.0
-        ranking = network.score(p, half, item)
-        retrieval = network.score(p, None, item) - network.bias.detach() + gmf_bias
-        cross_entropy = functional.binary_cross_entropy_with_logits
-        return cross_entropy(ranking, aims) + cross_entropy(retrieval, aims)
+        aim = torch.zeros(len(moments), dtype=torch.int64)
+        ranking = functional.cross_entropy(network.score(p, half, item), aim)
+        retrieval = functional.cross_entropy(network.score(p, None, item), aim)
+        return ranking + retrieval
 
     def _means(self, places: Int64s) -> Float32s:
         """The damped means of the features before these moments, (B, S f)."""
