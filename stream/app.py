@@ -15,6 +15,7 @@ from faust.types import TP, StreamT
 from kafka.errors import KafkaError
 
 from rheos import topics
+from rheos.bootstrap import is_reachable
 from rheos.metrics import MetricsServer
 from rheos.settings import Settings, load
 from stream.agents import all_agents
@@ -80,7 +81,9 @@ class StreamApp(faust.App):  # type: ignore[misc]
         await self._ensure_topics()
         stream = self.rheos_settings.stream
         try:
-            self.metrics_server = MetricsServer(stream.host, stream.port, self.partitions.not_ready)
+            self.metrics_server = MetricsServer(
+                stream.host, stream.port, self.partitions.not_ready, self.generation.unhealthy
+            )
         except OSError as error:
             raise Unfit(
                 [f"stream.host = {stream.host!r}, stream.port = {stream.port}: {error.strerror}"]
@@ -90,16 +93,20 @@ class StreamApp(faust.App):  # type: ignore[misc]
 
     async def _ensure_topics(self) -> None:
         settings = self.rheos_settings
+        bootstrap = settings.kafka.bootstrap
         while not self.should_stop:
-            try:
-                problems = await asyncio.to_thread(topics.ensure, settings)
-            except KafkaError as error:
-                self.log.warning("waiting for Kafka at %s: %s", settings.kafka.bootstrap, error)
-                await self.sleep(_BROKER_EVERY_S)
-            else:
-                if problems:
-                    raise Unfit(problems)
-                return
+            cause: object = "nothing listens there"
+            if await asyncio.to_thread(is_reachable, bootstrap):
+                try:
+                    problems = await asyncio.to_thread(topics.ensure, settings)
+                except KafkaError as error:
+                    cause = error
+                else:
+                    if problems:
+                        raise Unfit(problems)
+                    return
+            self.log.warning("waiting for Kafka at %s: %s", bootstrap, cause)
+            await self.sleep(_BROKER_EVERY_S)
 
     async def on_stop(self) -> None:
         await self.partitions.close()

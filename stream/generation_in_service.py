@@ -8,6 +8,7 @@ from kafka.errors import KafkaError
 
 from rheos import metrics
 from rheos.announcements import Announcement, follow
+from rheos.bootstrap import is_reachable
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import SnapshotError
@@ -41,8 +42,17 @@ class GenerationInService:
         if self._thread.is_alive():
             self._thread.join(1.0)
 
+    def unhealthy(self) -> str | None:
+        """Why generations are no longer followed, or None."""
+        if self._thread.ident is not None and not self._thread.is_alive():
+            return "the thread that follows the generations has ended"
+        return None
+
     def _run(self) -> None:
         while not self._stop.is_set():
+            if not is_reachable(self._settings.kafka.bootstrap):
+                self._stop.wait(_AGAIN_AFTER_S)
+                continue
             try:
                 follow(self._settings, self._take, self._stop)
             except KafkaError as error:
@@ -56,10 +66,10 @@ class GenerationInService:
         started = time.monotonic()
         try:
             generation = Generation(self._store.get(name))
-        except SnapshotError as error:
+        except (SnapshotError, OSError, MemoryError, RuntimeError) as error:
             metrics.SWAPS.labels("refused").inc()
             serving = self.current.name if self.current else "none"
-            _log.error("generation %s refused, %s stays in service: %s", name, serving, error)
+            _log.error("generation %s refused, %s stays in service: %r", name, serving, error)
             return
         self.current = generation
         metrics.SWAPS.labels("done").inc()

@@ -1,5 +1,6 @@
 """Which generation the stream encodes with, and what happens when a snapshot is broken."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings, from_tree
 from rheos.snapshot import Manifest, software_versions
 from rheos.snapshot_store import LocalStore
+from stream import generation_in_service
 from stream.generation_in_service import GenerationInService
 
 
@@ -102,3 +104,50 @@ def test_it_follows_the_topic_and_ends_when_told(
     finally:
         service.close()
     assert not service._thread.is_alive()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_what_fails_while_a_snapshot_is_loaded_refuses_it_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    service = GenerationInService(settings_for(tmp_path))
+
+    def get(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(service._store, "get", get)
+    service._take(announcement(1, "1-00000000"))
+    assert service.current is None
+
+
+def test_without_a_broker_no_client_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client that finds no broker leaves a thread and sockets behind."""
+    asked = threading.Event()
+
+    def is_reachable(bootstrap: str) -> bool:
+        asked.set()
+        return False
+
+    monkeypatch.setattr(generation_in_service, "is_reachable", is_reachable)
+    monkeypatch.setattr(generation_in_service, "follow", lambda *_: pytest.fail("a client"))
+    service = GenerationInService(settings_for(tmp_path))
+    assert service.unhealthy() is None
+    service.start()
+    assert asked.wait(10)
+    assert service.unhealthy() is None
+    service.close()
+
+
+def test_a_thread_that_died_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(generation_in_service, "is_reachable", lambda _: True)
+    monkeypatch.setattr(generation_in_service, "follow", follow)
+    service = GenerationInService(settings_for(tmp_path))
+    service.start()
+    service._thread.join(10)
+    assert service.unhealthy() == "the thread that follows the generations has ended"
