@@ -2,8 +2,10 @@
 
 Every process reads the whole topic itself, from its start, without a consumer group; the latest
 announcement of a slot rules. Rolling back is a new announcement that names an older generation.
+A record that is no announcement is passed over and logged: one must not stop every process.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 
@@ -30,6 +32,8 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(Announcement).decode
+
+_log = logging.getLogger(__name__)
 
 
 def announce(settings: Settings, announcement: Announcement) -> None:
@@ -108,5 +112,12 @@ class _Reader:
     def poll(self, timeout_ms: int) -> Iterator[Announcement]:
         for records in self._consumer.poll(timeout_ms=timeout_ms).values():
             for record in records:
-                if record.value is not None:
-                    yield _decode(record.value)
+                if record.value is None:
+                    continue
+                try:
+                    found = _decode(record.value)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    place = f"{record.topic}[{record.partition}]@{record.offset}"
+                    _log.error("%s is no announcement: %s", place, error)
+                else:
+                    yield found

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from kafka import KafkaProducer
 
 from rheos import topics
 from rheos.announcements import SERVING, Announcement, announce, follow, read_all, ruling
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import from_tree
+from rheos.topics import Topics
 
 pytestmark = pytest.mark.kafka
 
@@ -54,6 +56,22 @@ def test_a_follower_gets_the_ruling_one_then_each_new_one(
         stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"{}", b'{"number":1,"slot":"\xff"}', b"[" * 9999])
+def test_a_record_that_is_no_announcement_is_passed_over_and_told(
+    broker: KafkaProcess, prefix: str, caplog: pytest.LogCaptureFixture, value: bytes
+) -> None:
+    settings = from_tree({"kafka": {"bootstrap": broker.bootstrap, "prefix": prefix}})
+    topics.ensure(settings)
+    announce(settings, announcement(1, "1-00000001"))
+    topic = Topics(settings).generations
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap)
+    producer.send(topic, key=b"bad", value=value, partition=0).get(30)
+    producer.close()
+    announce(settings, announcement(2, "2-00000002"))
+    assert [found.number for found in read_all(settings)] == [1, 2]
+    assert f"{topic}[0]@1 is no announcement" in caplog.text
 
 
 def _until(true: Callable[[], bool]) -> None:
