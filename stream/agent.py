@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from rheos.state import MAX_DEAD_LETTER_BYTES, DeadLetter
-from stream.record import Record
+from rheos.state import DeadLetter
+from stream.record import Record, dead_letter
 
 
 class Output(NamedTuple):
@@ -54,16 +54,4 @@ class Agent:
 
     def dead_letter(self, partition: int, record: Record, reason: str, text: str) -> DeadLetter:
         """The letter for a record of a partition that cannot be used."""
-        key, value = record.key, record.value
-        return DeadLetter(
-            reason=reason,
-            text=text,
-            topic=self.input_topic,
-            partition=partition,
-            offset=record.offset,
-            append_time_ms=record.timestamp,
-            key=None if key is None else key[:MAX_DEAD_LETTER_BYTES],
-            value=None if value is None else value[:MAX_DEAD_LETTER_BYTES],
-            size=len(value or b""),
-            source=self.source,
-        )
+        return dead_letter(record, self.input_topic, partition, reason, text, self.source)

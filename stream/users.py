@@ -13,14 +13,9 @@ from rheos.events import Event, InvalidEvent, event_hash
 from rheos.generation import Generation
 from rheos.ids import partition_of
 from rheos.settings import Settings
-from rheos.state import (
-    MAX_DEAD_LETTER_BYTES,
-    DeadLetter,
-    UserState,
-    pack_vector,
-)
+from rheos.state import DeadLetter, UserState, pack_vector
 from rheos.topics import Topics
-from stream.record import Record
+from stream.record import Record, dead_letter
 from stream.transitions import TransitionPacker
 
 ENCODE_AT_ONCE = 512  # users per encoder call: (512, 20, 64) float32 is 2.6 MB and stays in cache
@@ -73,7 +68,9 @@ class UserFold:
                     user = self._open(event.user_id, state_of)
                     users[event.user_id] = user
             except InvalidEvent as error:
-                dead_letters.append(self._dead_letter(record, error))
+                dead_letters.append(
+                    dead_letter(record, self._topic, self._partition, error.reason, str(error))
+                )
                 continue
             user.offset, user.append_time_ms = record.offset, record.timestamp
             name = event_hash(event).to_bytes(8, "little")
@@ -112,20 +109,6 @@ class UserFold:
                 " under [[sources]].",
             )
         return _User(UserState([], []))
-
-    def _dead_letter(self, record: Record, error: InvalidEvent) -> DeadLetter:
-        key, value = record.key, record.value
-        return DeadLetter(
-            reason=error.reason,
-            text=str(error),
-            topic=self._topic,
-            partition=self._partition,
-            offset=record.offset,
-            append_time_ms=record.timestamp,
-            key=None if key is None else key[:MAX_DEAD_LETTER_BYTES],
-            value=None if value is None else value[:MAX_DEAD_LETTER_BYTES],
-            size=len(value or b""),
-        )
 
 
 class _User:
