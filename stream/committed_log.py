@@ -36,9 +36,7 @@ def read_committed(
         while position < end:
             messages = consumer.consume(FETCH_RECORDS, timeout=FETCH_TIMEOUT_S)
             now_s = time.monotonic()
-            if messages:
-                heard_s = now_s
-            elif now_s - heard_s > silence_s:
+            if not messages and now_s - heard_s > silence_s:
                 raise CommittedLogError(
                     f"{topic}[{partition}] was read to {position} of {end}; a transaction is open"
                     f" there for {silence_s:.0f} s, or the broker is away"
@@ -54,6 +52,8 @@ def read_committed(
                     position = max(position, message.offset())
                 elif not error.retriable():
                     raise CommittedLogError(f"{topic}[{partition}]@{position}: {error.str()}")
+            if messages:
+                heard_s = time.monotonic()  # after the caller's work: it is no silence of the log's
     finally:
         consumer.close()
 

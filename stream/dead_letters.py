@@ -12,9 +12,9 @@ from rheos.ids import id_problem, partition_of
 from rheos.settings import Settings
 from rheos.state import DeadLetter, decode_dead_letter
 from rheos.topics import Topics
-from stream.committed_log import end_of, read_committed
+from stream.committed_log import CommittedLogError, end_of, read_committed
 from stream.replay import FILE_SOURCE
-from stream.source_writer import Position, Record, SourceWriter, Stopped
+from stream.source_writer import Position, Record, SourceError, SourceWriter, Stopped
 
 CHUNK_LETTERS = 1000
 CHUNK_BYTES = 4 << 20
@@ -80,7 +80,8 @@ def replay(
     read in it. The next letter is kept for each reason; it and a chunk's originals are written in
     one transaction, so none is sent twice, however often this runs and ends. What is refused again
     becomes a new letter with a new number. This run leaves those alone: it ends where the topic
-    ended at its start. Waits for Kafka without limit; raises SourceError.
+    ended at its start. Waits for Kafka without limit where it writes; raises SourceError, also when
+    the letters cannot be read any further: another run goes on from there.
     """
     writer = SourceWriter(settings, SOURCE, stop=stop, notice=notice)
     done: Counter[str] = Counter()
@@ -115,6 +116,10 @@ def replay(
                 break
     except Stopped:
         pass  # stop is set: the summary says so
+    except CommittedLogError as error:
+        raise SourceError(
+            f"{error}. The letters before {next_letter} are done; start again to go on from there"
+        ) from None
     finally:
         writer.close()
     return Summary(

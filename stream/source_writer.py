@@ -115,10 +115,18 @@ class SourceWriter:
         return self.position
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has; 0 when it does not exist."""
+        """How many partitions a topic has; 0: it does not exist. Raises SourceError or Stopped."""
         assert self._producer is not None, "open first"
-        found = self._producer.list_topics(topic, timeout=KAFKA_TIMEOUT_S).topics[topic]
-        return len(found.partitions)
+        waits = 0
+        while True:
+            try:
+                found = self._producer.list_topics(topic, timeout=KAFKA_TIMEOUT_S).topics[topic]
+                return len(found.partitions)
+            except KafkaException as error:
+                if not _may_pass(error):
+                    raise SourceError(f"{topic}: {_text(error)}") from None
+                self._wait(waits, error)
+                waits += 1
 
     def commit(self, records: Sequence[Record], position: Position) -> None:
         """Writes ``records`` and ``position``, both or nothing. Raises SourceError or Stopped."""
@@ -209,7 +217,7 @@ class SourceWriter:
             raise Stopped
         try:
             found = read_position(self._settings, self._source)
-        except CommittedLogError:
+        except (KafkaException, CommittedLogError):
             return  # Kafka is away: opening waits for it and looks again
         if found != position:
             self._still_mine(found)

@@ -14,6 +14,7 @@ _EXPECTED = {
     ("rheos.snapshot", "SnapshotError"): FAILED,
     ("rheos.local_kafka.error", "LocalKafkaError"): FAILED,
     ("rheos.supervisor.folder_lock", "FolderBusyError"): FAILED,
+    ("stream.committed_log", "CommittedLogError"): FAILED,
     ("stream.source_writer", "SourceError"): FAILED,
     ("trainer.archive", "ArchiveError"): FAILED,
 }

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rheos.cli import COMMANDS, build, main
-from rheos.cli.error import CommandError, explained
+from rheos.cli.error import _EXPECTED, CommandError, explained
 from rheos.cli.port import Port, require_free
 from tests.broker import free_ports
 
@@ -343,6 +343,13 @@ def test_expected_errors_have_a_line_and_others_none(
     error: Exception, line: str | None, status: int
 ) -> None:
     assert explained(error) == (line, status)
+
+
+@pytest.mark.parametrize(("module", "name"), _EXPECTED)
+def test_each_expected_error_exists_and_is_told_in_its_own_words(module: str, name: str) -> None:
+    kind = getattr(import_module(module), name)
+    error = kind.__new__(kind, "cause and fix")
+    assert explained(error) == (str(error), _EXPECTED[module, name])
 
 
 def test_a_part_that_is_not_installed_is_named() -> None:
