@@ -38,10 +38,11 @@ class EventMapping:
     caller's to check. Ids may be strings or whole numbers; a name in ``types`` is translated,
     another one stays; ``value``, ``event_id`` and ``session_id`` may be missing, null or blank.
     A time in text is ISO 8601 (``2010-12-01 08:26:00`` too), UTC where it names no offset.
+    ``source`` is all that the mapping depends on.
     """
 
     def __init__(self, source: SourceSettings) -> None:
-        self._source = source
+        self.source = source
         paths = (getattr(source, field) for field in FIELDS)
         self._keys = {path: tuple(path.split(".")) for path in paths if path}
 
@@ -87,7 +88,7 @@ class EventMapping:
         return self._event(find, _id_of_cell)
 
     def _event(self, find: Find, read_id: Callable[[str, Any], str]) -> Event:
-        source = self._source
+        source = self.source
         session_id = find(source.session_id) if source.session_id else None
         event_id = find(source.event_id) if source.event_id else None
         value = find(source.value) if source.value else None
@@ -106,7 +107,7 @@ class EventMapping:
         )
 
     def _time_ms(self, found: Any) -> int:
-        path, unit = self._source.time, self._source.time_unit
+        path, unit = self.source.time, self.source.time_unit
         if unit == "iso":
             try:
                 return _iso_ms(found)

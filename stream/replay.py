@@ -1,5 +1,6 @@
 """`rheos replay`: the rows of a file become events, each exactly once over any number of runs."""
 
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,9 @@ CHUNK_BYTES = 16 << 20
 
 LEAST_INTERVAL_S = 0.05
 """Between two transactions of a paced replay: a row waits that long at most, Kafka has peace."""
+
+BY_FILE, BY_TIME = "file", "time"
+"""A position's order; the latter with a digest of what makes it."""
 
 ROW, EVENTS = "row", "events"
 """Names in a position: the next row, and the count beside those of dead letters by reason."""
@@ -98,13 +102,13 @@ def replay(
     without limit. Raises SourceError when another run has taken over or the topics do not fit, and
     RowFileError.
     """
-    source = source_name(plan)
+    source, order = source_name(plan), _order(plan)
     writer = SourceWriter(settings, source, stop=stop, notice=notice)
     began_s = time.monotonic()
     begin = Position()
     try:
         begin = writer.open()
-        _check(settings, plan, writer)
+        _check(settings, plan, order, writer)
         next_row = max(plan.first, begin.next.get(ROW, 0))
         for chunk in _chunks(_rows(settings, plan, next_row), plan.pace, stop):
             next_row += len(chunk)
@@ -112,9 +116,7 @@ def replay(
             counts.update(sent.outcome for sent in chunk)
             writer.commit(
                 [sent.record for sent in chunk],
-                Position(
-                    run=writer.run, next={ROW: next_row}, counts=dict(counts), order=_order(plan)
-                ),
+                Position(run=writer.run, next={ROW: next_row}, counts=dict(counts), order=order),
             )
             progress(_summary(writer.position, begin, source, began_s))
     except Stopped:
@@ -125,24 +127,31 @@ def replay(
     return msgspec.structs.replace(done, stopped=stop.is_set())
 
 
-def _check(settings: Settings, plan: Plan, writer: SourceWriter) -> None:
+def _check(settings: Settings, plan: Plan, order: str, writer: SourceWriter) -> None:
     topic, wanted = Topics(settings).events, settings.kafka.events_partitions
     found = writer.partitions(topic)
     if found != wanted:
         raise SourceError(
             f"topic {topic} has {found} partitions, kafka.events_partitions says {wanted}"
         )
-    begun_in = writer.position.order
-    if begun_in and begun_in != _order(plan):
+    begun = writer.position.order
+    if begun and begun != order:
+        begun_by = begun.partition(" ")[0]
+        mapping = " under another mapping" if plan.sort and begun_by == BY_TIME else ""
         raise SourceError(
-            f"{plan.name} was begun in {begun_in} order and stands at row"
-            f" {writer.position.next.get(ROW, 0)}; go on in that order, or give another --name to"
+            f"{plan.name} was begun in {begun_by} order{mapping} and stands at row"
+            f" {writer.position.next.get(ROW, 0)}; go on as it was begun, or give another --name to"
             " send it all again"
         )
 
 
 def _order(plan: Plan) -> str:
-    return "time" if plan.sort else "file"
+    """What a row's number counts in: another mapping may find another time in a row."""
+    if not plan.sort:
+        return BY_FILE
+    mapping = (plan.mapping and plan.mapping.source, plan.file.columns())
+    digest = hashlib.sha256(msgspec.json.encode(mapping, order="deterministic")).hexdigest()
+    return f"{BY_TIME} {digest[:16]}"
 
 
 def _rows(settings: Settings, plan: Plan, first: int) -> Iterator[_Sent]:
@@ -155,9 +164,12 @@ def _rows(settings: Settings, plan: Plan, first: int) -> Iterator[_Sent]:
         return
     by_time: list[tuple[int, _Sent]] = []
     time_ms = 0
-    for sent in map(outgoing.of, plan.file.rows()):
-        # A row without a time stays with the row before it.
-        time_ms = time_ms if sent.time_ms is None else sent.time_ms
+    for row in plan.file.rows():
+        sent = outgoing.of(row)
+        # Whether a row is valid depends on clock and settings; its place in the order must not.
+        named_ms = outgoing.named_time_ms(row) if sent.time_ms is None else sent.time_ms
+        if named_ms is not None:  # else it stays with the row before it
+            time_ms = named_ms
         by_time.append((time_ms, sent))
     by_time.sort(key=itemgetter(0))
     yield from (sent for _, sent in by_time[first : plan.until])
@@ -189,12 +201,20 @@ class _Outgoing:
         now_ms = time.time_ns() // 1_000_000
         if self._mapping is None:
             return self._rules.decode(row.original, now_ms)
-        if row.cells is None:
-            event = self._mapping.event_from_json(row.original)
-        else:
-            event = self._mapping.event_from_row(row.cells)
+        event = _mapped(self._mapping, row)
         self._rules.check(event, now_ms)
         return event
+
+    def named_time_ms(self, row: Row) -> int | None:
+        """The time in a row, valid or not, as far as file and mapping alone tell."""
+        if row.problem:
+            return None
+        try:
+            if self._mapping is None:
+                return _decode_timed(row.original).time_ms
+            return _mapped(self._mapping, row).time_ms
+        except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
 
     def _dead_letter(self, row: Row, error: InvalidEvent) -> Record:
         letter = DeadLetter(
@@ -210,6 +230,19 @@ class _Outgoing:
             source=f"{FILE_SOURCE}{self._name}",
         )
         return Record(self._dead_letters, 0, None, encode_dead_letter(letter))
+
+
+class _Timed(msgspec.Struct):
+    time_ms: int
+
+
+_decode_timed = msgspec.json.Decoder(_Timed).decode
+
+
+def _mapped(mapping: EventMapping, row: Row) -> Event:
+    if row.cells is None:
+        return mapping.event_from_json(row.original)
+    return mapping.event_from_row(row.cells)
 
 
 def _chunks(rows: Iterator[_Sent], pace: Pace, stop: threading.Event) -> Iterator[list[_Sent]]:
