@@ -21,12 +21,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from rheos.durable import sync_directory
 from rheos.state import Float32s
 
 MANIFEST = "manifest.json"
 ITEMS = "items.json"
 TENSORS = "tensors.safetensors"
 FORMAT = 1
+WRITING = ".writing-"
+"""How the name of a directory begins that is still being filled."""
 
 _NAME = re.compile(r"^[1-9][0-9]{0,17}-[0-9a-f]{8}$")
 
@@ -75,7 +78,7 @@ class Snapshot(NamedTuple):
 def software_versions() -> dict[str, str]:
     """Versions of what shaped the numbers, as far as installed."""
     versions = {}
-    for package in ("rheos", "numpy", "scipy", "torch"):
+    for package in ("rheos", "numpy", "torch"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -102,7 +105,7 @@ def write(
     """
     _check_content(str(manifest.number), manifest, item_ids, tensors)
     parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=parent))
     try:
         contents = {
             ITEMS: msgspec.json.encode(list(item_ids)),
@@ -113,14 +116,14 @@ def write(
         contents[MANIFEST] = sealed
         for name, data in contents.items():
             _write_durably(temporary / name, data)
-        _sync_directory(temporary)
+        sync_directory(temporary)
         target = parent / f"{manifest.number}-{hashlib.sha256(sealed).hexdigest()[:8]}"
         if target.exists():  # the same bytes under the same name
             shutil.rmtree(temporary)
         else:
             temporary.chmod(0o755)
             temporary.rename(target)
-            _sync_directory(parent)
+            sync_directory(parent)
         return target
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -197,11 +200,3 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

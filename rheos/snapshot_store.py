@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from rheos import snapshot
+from rheos.durable import remove_leftovers
 from rheos.snapshot import Manifest, Snapshot, SnapshotError
 from rheos.state import Float32s
+
+_DELETING = ".deleting-"
 
 
 class SnapshotStore(Protocol):
@@ -37,7 +40,9 @@ class LocalStore:
     def put(
         self, manifest: Manifest, item_ids: Sequence[str], tensors: Mapping[str, Float32s]
     ) -> str:
-        return snapshot.write(self._directory, manifest, item_ids, tensors).name
+        name = snapshot.write(self._directory, manifest, item_ids, tensors).name
+        remove_leftovers(self._directory, snapshot.WRITING, _DELETING)
+        return name
 
     def get(self, name: str) -> Snapshot:
         if not snapshot.is_name(name):
@@ -56,7 +61,7 @@ class LocalStore:
         if not snapshot.is_name(name):
             raise SnapshotError(f"snapshot {name!r}: the name is no generation's, like 12-3fa94c01")
         # Renamed first: a reader sees the whole directory or none.
-        source, gone = self._directory / name, self._directory / f".deleting-{name}"
+        source, gone = self._directory / name, self._directory / f"{_DELETING}{name}"
         if source.is_dir():
             shutil.rmtree(gone, ignore_errors=True)
             source.rename(gone)

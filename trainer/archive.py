@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rheos.durable import remove_leftovers, sync_directory
+
 SCHEMA = pa.schema(
     [
         ("offset", pa.int64()),
@@ -46,6 +48,7 @@ MANY_FILES = 16
 _REMEDY = (
     "remove it and those after it in its partition, and their events are read from Kafka again"
 )
+_WRITING = ".writing-"
 _NAME = re.compile(r"^events-(\d{20})-(\d{20})\.parquet$")
 _PARTITION = re.compile(r"^partition=(\d+)$")
 
@@ -139,7 +142,7 @@ class Archive:
                         f"partition {partition} is archived to {position}, not {start}"
                     )
                 temporary.rename(directory / _file_name(start, end))  # 3
-                _sync_directory(directory)
+                sync_directory(directory)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -178,12 +181,15 @@ class Archive:
                     directory = self._partition_directory(partition)
                     temporary = _write_durably(directory, merged)
                     temporary.rename(directory / _file_name(run[0].start, run[-1].end))
-                    _sync_directory(directory)
+                    sync_directory(directory)
                 removed += self._remove_superfluous(partition)
         return removed
 
     def _remove_superfluous(self, partition: int) -> int:
-        """Deletes files inside of others, and what a crash left half-written. Needs the lock."""
+        """Deletes files inside of others, and what a crash left half-written. Needs the lock.
+
+        Returns the number of the former.
+        """
         kept = {segment.path for segment in self.segments(partition)}
         superfluous = [
             path
@@ -192,6 +198,7 @@ class Archive:
         ]
         for path in superfluous:
             path.unlink()
+        remove_leftovers(self._partition_directory(partition), _WRITING)
         return len(superfluous)
 
     def _partition_directory(self, partition: int) -> Path:
@@ -225,7 +232,7 @@ def _runs_of_small(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
 
 def _write_durably(directory: Path, table: pa.Table) -> Path:
     """Writes and fsyncs a file under a temporary name."""
-    descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=".parquet", dir=directory)
+    descriptor, name = tempfile.mkstemp(prefix=_WRITING, suffix=".parquet", dir=directory)
     try:
         with os.fdopen(descriptor, "wb") as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
@@ -253,11 +260,3 @@ def _read(segment: Segment) -> pa.Table:
     ):
         raise ArchiveError(f"{segment.path} holds other offsets than its name says; {_REMEDY}")
     return table
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

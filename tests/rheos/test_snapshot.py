@@ -1,5 +1,7 @@
 """Snapshots: written wholly or not at all, refused when anything at all is wrong."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from rheos import snapshot
+from rheos.durable import LEFTOVER_S
 from rheos.generation import Generation
 from rheos.snapshot import Manifest, SnapshotError
 from rheos.snapshot_store import LocalStore, SnapshotStore
@@ -53,6 +56,16 @@ def test_what_is_put_is_what_is_got_under_its_number_and_hash(store: SnapshotSto
     assert Generation(got).row_of == {"a": 0, "b": 1, "c": 2}
     assert store.names() == [name]
     assert store.put(manifest(), ITEMS, tensors()) == name
+
+
+def test_what_killed_writers_left_goes_with_the_next_put(tmp_path: Path) -> None:
+    then = time.time() - LEFTOVER_S - 60
+    for name in (".writing-a1b2", ".deleting-1-0123abcd", "notes"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (then, then))
+    (tmp_path / ".writing-now").mkdir()
+    name = LocalStore(tmp_path).put(manifest(), ITEMS, tensors())
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".writing-now", "notes"}
 
 
 def test_names_are_ordered_by_number_not_by_letter(store: SnapshotStore) -> None:

@@ -1,13 +1,16 @@
 """The archive's files: what a crash, a second writer or a bad disk can do to them."""
 
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rheos.durable import LEFTOVER_S
 from trainer import archive as archive_module
 from trainer.archive import (
     MANY_FILES,
@@ -83,7 +86,7 @@ def test_a_crash_leaves_neither_a_gap_nor_a_double(archive: Archive, moment: str
     victim = {
         "while writing": "archive_module.os.fsync = lambda _: os._exit(9)",
         "before the rename": "Path.rename = lambda *_: os._exit(9)",
-        "after the rename": "archive_module._sync_directory = lambda _: os._exit(9)",
+        "after the rename": "archive_module.sync_directory = lambda _: os._exit(9)",
     }[moment]
     code = (
         "import os\nfrom pathlib import Path\n"
@@ -235,6 +238,19 @@ def test_a_merge_cut_short_doubles_nothing(
     assert archive.read(["offset"]) == before
 
 
+def test_what_a_crash_left_half_written_goes_with_time(archive: Archive) -> None:
+    archive.commit(0, 0, 2, rows(0, 1))
+    (directory,) = archive.directory.glob("partition=*")
+    for name, age in (("old", LEFTOVER_S + 60), ("new", 0.0)):
+        left = directory / f".writing-{name}.parquet"
+        left.write_bytes(b"PAR1")
+        then = time.time() - age
+        os.utime(left, (then, then))
+    assert archive.compact() == 0
+    assert [path.name for path in directory.glob(".writing-*")] == [".writing-new.parquet"]
+    assert offsets(archive) == [(0, 0), (0, 1)]
+
+
 def test_any_mixture_of_commits_crashes_and_merges_keeps_the_log(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +269,7 @@ def test_any_mixture_of_commits_crashes_and_merges_keeps_the_log(
         try:
             with monkeypatch.context() as patch:
                 if crash:
-                    patch.setattr(archive_module, "_sync_directory", torn)
+                    patch.setattr(archive_module, "sync_directory", torn)
                 archive.commit(0, position, position + span, rows(*taken))
         except OSError:
             assert crash
