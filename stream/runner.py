@@ -210,8 +210,10 @@ class Runner(threading.Thread):
     def _read_again(self) -> None:
         with self._changed:
             self._must_begin = True
+            self._reading = -1  # until reading has begun anew, what comes is not wanted
             self._queue.clear()
             self._records = self._bytes = 0
+            self._held = False  # to begin also releases
 
     def _tell(self, partition: Partition, error: KafkaException) -> None:
         if self.next_offset is None:

@@ -337,6 +337,36 @@ def test_a_chunk_that_never_came_has_the_log_read_again_from_the_checkpoint(
     assert rig.stub.log == list(range(7))
 
 
+def test_a_queue_that_is_read_again_is_bounded_as_before(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(batch_records=10, queue_records=100)
+    rig.stub.gate.clear()
+    rig.start()
+    rig.put(chunk(0, 10))
+    until(lambda: rig.stub._pending_next == 10)
+    rig.put(chunk(20, 101))
+    assert rig.held == ["hold"]
+    rig.stub.fail_apply = [ChunkMissing("10 to 20")]
+    open_partition, opening = rig.stub.open, threading.Event()
+
+    def open_slowly() -> None:
+        opening.wait(10)
+        open_partition()
+
+    rig.stub.open = open_slowly  # type: ignore[method-assign]
+    rig.stub.gate.set()
+    until(lambda: not rig.runner._queue)
+    rig.put(chunk(121, 101))  # of the reading that is given up
+    assert not rig.runner._queue
+    rig.stub.gate.clear()
+    opening.set()
+    until(lambda: rig.begun == [0, 10])
+    rig.put(chunk(10, 101))
+    assert rig.held == ["hold", "hold"]
+    rig.stub.gate.set()
+    until(lambda: rig.acked == [10, 111])
+    assert rig.stub.log == list(range(111))
+
+
 def test_what_was_on_its_way_before_reading_began_is_ignored(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     rig.stub.next_offset = 10
