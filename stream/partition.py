@@ -10,7 +10,8 @@ input log up to the checkpoint that it holds, whatever dies in between:
    1.2 Only then ask where the state partition ends, *read uncommitted*: a reader of committed
        records is told an earlier end while any transaction is open.
    1.3 Read it committed, from where the local store stands until the *position* is there. The last
-       records may be markers, so the last record read says little.
+       records may be markers, so the last record read says little. A store of a state topic with
+       another id, or that stands above this one's end, is forgotten first and read anew.
    1.4 Read the checkpoint: the next input offset, and the input log that it counts in. Another
        log, or one that was cut above or below, stops the partition: it would lose events silently.
 2. **Apply.** Fold the records of all queued chunks from the checkpoint on, each offset once.
@@ -114,7 +115,7 @@ class Partition:
         self._batch = _Batch()
         self._identity = TopicIdentity("", 0)
         self._producer: Producer | None = None
-        self._written_to = 0
+        self._written = _Written()
 
     # 1. Open
 
@@ -125,7 +126,10 @@ class Partition:
         """
         started = time.monotonic()
         self._fence_earlier_owners()  # 1.1
+        state_id = self._cluster.identity(self._agent.state_topic).topic_id
         state = self._cluster.range(self._agent.state_topic, self._number)  # 1.2
+        if self._store.topic_id != state_id or self._store.position > state.end:
+            self._store.forget(state_id)
         self._catch_up(state)  # 1.3
         self.next_offset = self._find_place()  # 1.4
         metrics.RESTORE_SECONDS.labels(self._agent.name).observe(time.monotonic() - started)
@@ -285,7 +289,7 @@ class Partition:
             self._produce(self._dead_letters_topic, 0, letter.key, encode_dead_letter(letter))
         checkpoint = Checkpoint(batch.next_offset, *self._identity)
         self._produce(  # 3.3
-            topic, number, CHECKPOINT_KEY, encode_state(checkpoint), on_delivery=self._note_written
+            topic, number, CHECKPOINT_KEY, encode_state(checkpoint), on_delivery=self._written.note
         )
 
     def _produce(
@@ -296,18 +300,14 @@ class Partition:
     def _finish(self) -> None:
         # Not flush: it raises a fatal error (fencing) from within whatever callback it calls.
         self._until_done(self._writer.commit_transaction)
-        self._writer.poll(0)  # for _note_written
+        self._writer.poll(0)  # for _Written
 
     def _keep(self, batch: "_Batch") -> None:
         checkpoint = Checkpoint(batch.next_offset, *self._identity)
         changes = {**batch.encoded, _CHECKPOINT: encode_state(checkpoint)}
-        self._store.put(changes, self._written_to)
+        self._store.put(changes, self._written.to)
         self._states.put(batch.decoded)
         self.next_offset = batch.next_offset
-
-    def _note_written(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:  # the commit tells of errors
-            self._written_to = message.offset() + 1
 
     # 5. Whatever fails
 
@@ -335,6 +335,21 @@ class Partition:
                     raise
                 if self._stopping.wait(_BETWEEN_TRIES_S):
                     raise Abandoned from None
+
+
+class _Written:
+    """Where a producer wrote the last checkpoint; ``to`` is the offset after it.
+
+    Apart from the partition: of what was purged and is never polled, confluent-kafka keeps the
+    callback for good, and all that the callback holds.
+    """
+
+    def __init__(self) -> None:
+        self.to = 0
+
+    def note(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:  # the commit tells of errors
+            self.to = message.offset() + 1
 
 
 class _Encoded:

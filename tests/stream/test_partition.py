@@ -1,10 +1,12 @@
 """One partition, one writer, one transaction: killed and failed at each numbered step."""
 
+import gc
 import random
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,6 +225,45 @@ def test_a_store_that_was_left_behind_is_caught_up_from_where_it_stands(chain: C
     chain.run(partition)
     assert seen[0] == position
     chain.check()
+
+
+@pytest.mark.parametrize("how", ["made again and longer", "made again and shorter", "cut off"])
+def test_a_store_of_another_log_is_forgotten_and_the_state_read_anew(
+    chain: Chain, how: str
+) -> None:
+    topic = f"{chain.prefix}.state"
+    store = MemoryStore()
+    chain.send(30)
+    chain.run(chain.partition(store))
+    if how == "cut off":  # an unclean leader has lost the end
+        store.put({"lost": b"state"}, store.position + 5)
+    else:
+        delete_topic(chain.bootstrap, topic)
+        make_topics(chain.bootstrap, {topic: 1})
+        store.put({"old": b"state"}, 1 if how == "made again and longer" else 9999)
+    if how == "made again and longer":
+        chain.run(chain.partition())
+    chain.run(chain.partition(store))
+    assert store.get("old") is store.get("lost") is None
+    chain.send(20)
+    chain.run(chain.partition(store))
+    assert chain.states() == chain_of(read(chain.bootstrap, chain.input))
+    assert all(decode_link(store.get(key)) == link for key, link in chain.states().items())
+
+
+def test_a_dropped_partition_with_an_unsent_checkpoint_is_freed(chain: Chain) -> None:
+    """Its states are many, and a broker that comes and goes makes it drop again and again."""
+    chain.send(10)
+    partition = chain.partition()
+    partition.open()
+    (entries,) = read(chain.bootstrap, chain.input)
+    partition.apply([chunk_of(entries, 0)])
+    partition._send(partition._batch)
+    partition.drop()
+    gone = weakref.ref(partition)
+    del partition
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_same_chunk_twice_counts_once(chain: Chain) -> None:

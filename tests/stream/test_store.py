@@ -22,6 +22,13 @@ def test_it_gives_what_was_put_last_and_stands_where_it_was_told(store: Store) -
     assert (store.get("a"), store.get("b"), store.position) == (b"3", None, 9)
 
 
+def test_what_is_forgotten_is_gone_and_the_position_with_it(store: Store) -> None:
+    assert store.topic_id == ""
+    store.put({"a": b"1"}, 5)
+    store.forget("another")
+    assert (store.get("a"), store.position, store.topic_id) == (None, 0, "another")
+
+
 def test_the_cache_never_tells_otherwise_than_the_store(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
