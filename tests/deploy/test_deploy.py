@@ -175,3 +175,15 @@ def test_a_systemd_unit_runs_a_command_with_real_settings(unit: Path) -> None:
     settings_file.load(environment=variables)
     assert command.split()[-1] in WORKERS
     assert unit.name.startswith(f"rheos-{command.split()[-1]}")
+
+
+def test_nine_stream_workers_of_a_machine_have_ports_of_their_own() -> None:
+    text = (DEPLOY / "systemd" / "rheos-stream@.service").read_text()
+    (port,) = re.findall(r"^Environment=RHEOS_STREAM_PORT=(.*)$", text, re.MULTILINE)
+    ports = [
+        settings_file.load(
+            environment={"RHEOS_STREAM_PORT": port.replace("%i", str(number))}
+        ).stream.port
+        for number in range(1, 10)
+    ]
+    assert ports == list(range(8101, 8110))
