@@ -89,9 +89,12 @@ class EventWriter:
                 allow_auto_create_topics=False,
             )
         for place, record in enumerate(records):
-            sent = self._producer.send(
-                record.topic, value=record.value, key=record.key, partition=record.partition
-            )
+            try:
+                sent = self._producer.send(
+                    record.topic, value=record.value, key=record.key, partition=record.partition
+                )
+            except ValueError as error:  # such as a partition that the topic does not have
+                raise NotWrittenError(f"{record.topic} does not take it: {error}") from error
             sent.add_callback(batch.done, place)
             sent.add_errback(batch.failed)
 

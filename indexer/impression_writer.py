@@ -65,7 +65,7 @@ class ImpressionWriter:
                 if producer is None:
                     producer = self._new_producer()
                 self._send(producer, impression)
-            except KafkaError as error:
+            except (KafkaError, ValueError) as error:  # ValueError: the topic has no such partition
                 metrics.IMPRESSIONS_LOST.inc()
                 log.warning("an answer was not written to %s: %r", self._topic, error)
                 self._stopping.wait(RETRY_S)  # meanwhile the queue fills, and is bounded

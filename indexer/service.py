@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import msgspec
 from kafka.errors import KafkaError
 
 from indexer.event_writer import EventWriter
@@ -24,6 +25,8 @@ from rheos.snapshot_store import LocalStore
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+UNFIT_S = 5.0
+"""Unfit topics are looked at again so often: somebody may mend them."""
 CLOSE_S = 1.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
 WAITING_SEARCHES = 64
 
@@ -43,6 +46,7 @@ class Service:
         self.writer = EventWriter(settings)
         self.impressions = ImpressionWriter(settings)
         self._pool = ThreadPoolExecutor(WAITING_SEARCHES, thread_name_prefix="query")
+        self._unfit = ""
         self._stop = threading.Event()
         self._bring_up = threading.Thread(target=self._start_all, name="bring-up", daemon=True)
 
@@ -61,6 +65,8 @@ class Service:
 
     def not_ready(self) -> str | None:
         """Why there are no recommendations yet, or None."""
+        if self._unfit:
+            return self._unfit
         problem = self.view.not_ready()
         if problem is None and not self.swap.settled.is_set():
             return "the generation is being loaded"
@@ -80,18 +86,25 @@ class Service:
         self.swap.items_changed(numbers)
 
     def _start_all(self) -> None:
+        # Sources are the stream's: the API does without their topics.
+        settings = msgspec.structs.replace(self.settings, sources=[])
         while not self._stop.is_set():
             if not is_reachable(self.settings.kafka.bootstrap):
                 log.warning("waiting for Kafka at %s", self.settings.kafka.bootstrap)
                 self._stop.wait(RETRY_S)
                 continue
             try:
-                for problem in topics.ensure(self.settings):
-                    log.warning("%s", problem)
-                break
+                unfit = "; ".join(topics.ensure(settings))
             except KafkaError as error:
                 log.warning("waiting for Kafka: %r", error)
                 self._stop.wait(RETRY_S)
+                continue
+            if unfit and unfit != self._unfit:
+                log.error("%s", unfit)
+            self._unfit = unfit
+            if not unfit:
+                break
+            self._stop.wait(UNFIT_S)
         if not self._stop.is_set():
             self.impressions.start()
             self.view.start()
