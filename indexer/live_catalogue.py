@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from indexer.item_numbers import ItemNumbers
 from rheos.catalogue import Item, UserAttributes, decode_item, decode_user
-from rheos.state import Int64s
 
 NO_CATEGORY = -1
 _NO_LABEL: tuple[str | None, float | None] = (None, None)
@@ -94,10 +93,6 @@ class LiveCatalogue:
     def category_code(self, category: str) -> int | None:
         """What ``categories`` holds for a category, or None if no item has it."""
         return self._codes.get(category)
-
-    def numbers_of_category(self, code: int) -> Int64s:
-        """The numbers of a category's items."""
-        return np.flatnonzero(self.categories == code)
 
     def find(self, words: str, most: int) -> list[str]:
         """Ids of items with all of ``words`` in title or id, at most ``most``. Scans all titles."""

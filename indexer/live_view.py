@@ -216,6 +216,9 @@ class LiveView:
                             record.value,
                             f"{partition.topic}[{partition.partition}]@{record.offset}",
                         )
+                    # At once: after a KafkaError reading goes on from here, and a state that was
+                    # answered from must not give way to an older one.
+                    self._positions[partition] = records[-1].offset + 1
                 self.tell_changed()
                 if not self.ready or time.monotonic() >= lag_due:
                     self._positions = {

@@ -1,7 +1,12 @@
 """The live view without Kafka: what records do to users, items and catalogue."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from indexer.item_numbers import ItemNumbers
 from indexer.live_catalogue import LiveCatalogue
@@ -68,6 +73,69 @@ def test_changed_items_are_told_once() -> None:
     assert view.interactions("a") == view.interactions("unheard of") == 0
 
 
+class Breaking:
+    """A consumer that hands out two records and breaks, before its second look at the lag."""
+
+    def __init__(self, place: TopicPartition) -> None:
+        self._place = place
+        self._position = 0
+        self._polls = 0
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        assert places == [self._place]
+
+    def seek(self, place: TopicPartition, position: int) -> None:
+        self._position = position
+
+    def seek_to_beginning(self, place: TopicPartition) -> None:
+        self._position = 0
+
+    def position(self, place: TopicPartition) -> int:
+        return self._position
+
+    def highwater(self, place: TopicPartition) -> int:
+        return 9
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        self._polls += 1
+        if self._polls == 1:
+            return {}  # here the view asks for positions
+        if self._polls == 3:
+            raise KafkaError("gone")
+        value = encode_state(shop.user_state(["i"]))
+        records = [
+            SimpleNamespace(key=b"u", value=value, offset=offset)
+            for offset in (self._position, self._position + 1)
+        ]
+        self._position += 2
+        return {self._place: records}
+
+    def close(self) -> None:
+        pass
+
+
+def test_after_an_error_reading_goes_on_where_it_was_and_no_state_goes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view = LiveView(from_tree({}))
+    place = TopicPartition("rheos.user-state", 0)
+    view._ends = {place: 0}
+    view._ready.set()
+    shown: list[str] = []
+    monkeypatch.setattr(view, "_consumer", lambda isolation_level: Breaking(place))
+    take = view.take
+
+    def taken(topic: str, key: bytes | None, value: bytes | None, where: str) -> None:
+        take(topic, key, value, where)
+        shown.append(where)
+
+    monkeypatch.setattr(view, "take", taken)
+    for _ in range(2):
+        with pytest.raises(KafkaError):
+            view._follow()
+    assert shown == [f"rheos.user-state[0]@{offset}" for offset in range(4)]
+
+
 def test_the_catalogue_knows_titles_categories_and_what_is_off_sale() -> None:
     numbers = ItemNumbers()
     catalogue = LiveCatalogue(numbers)
@@ -81,7 +149,7 @@ def test_the_catalogue_knows_titles_categories_and_what_is_off_sale() -> None:
         catalogue.put_item(item.item_id, encode_record(item))
     code = catalogue.category_code("odd")
     assert code is not None
-    assert catalogue.numbers_of_category(code).tolist() == list(range(1, 3000, 2))
+    assert np.flatnonzero(catalogue.categories == code).tolist() == list(range(1, 3000, 2))
     assert catalogue.category_code("none") is None
     assert not catalogue.available[7]
     assert catalogue.find("lamp i29", 5) == ["i29", "i290", "i291", "i292", "i293"]
