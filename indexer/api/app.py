@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from indexer.api import docs, events, items, openapi, recommendations, status, users
 from indexer.api.admission import Admission
@@ -90,8 +91,17 @@ def _routes(service: Service) -> list[BaseRoute]:
     return [
         *routes,
         Route("/", show_page),
-        Mount("/page", StaticFiles(directory=PAGE), name="page"),
+        Mount("/page", _PageFiles(directory=PAGE), name="page"),
     ]
+
+
+class _PageFiles(StaticFiles):
+    """The page's files, asked for again each time: an upgrade never mixes old and new modules."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = _PAGE_HEADERS["Cache-Control"]
+        return response
 
 
 def _route(service: Service, path: str, group: list[Endpoint]) -> Route:
