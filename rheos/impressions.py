@@ -22,4 +22,3 @@ class Impression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 encode_impression = msgspec.json.Encoder().encode
-decode_impression = msgspec.json.Decoder(Impression).decode

@@ -16,7 +16,6 @@ ROWS = 541_909
 
 ROWS_FILE = Path(__file__).with_name("online_retail.csv.xz")
 ITEMS_FILE = Path(__file__).with_name("items.jsonl.xz")
-ATTRIBUTION_FILE = Path(__file__).with_name("ATTRIBUTION.txt")
 
 SHAPE = SourceSettings(
     name=NAME,

@@ -304,10 +304,11 @@ def test_status_names_generation_view_and_readiness(client: httpx.Client) -> Non
 
 
 def test_answers_reach_the_impressions_topic(client: httpx.Client, feed: Feed) -> None:
+    import msgspec
     from kafka import KafkaConsumer, TopicPartition
 
     from rheos.ids import partition_of
-    from rheos.impressions import decode_impression
+    from rheos.impressions import Impression
 
     answer = client.get("/v1/users/anna/recommendations?k=2").json()
     at = TopicPartition(feed.topics.impressions, partition_of("anna", 2))
@@ -321,7 +322,7 @@ def test_answers_reach_the_impressions_topic(client: httpx.Client, feed: Feed) -
     def shown() -> bool:
         for records in consumer.poll(timeout_ms=200).values():
             for record in records:
-                impression = decode_impression(record.value)
+                impression = msgspec.json.decode(record.value, type=Impression)
                 if impression.request_id == answer["request_id"]:
                     found.extend(item.item_id for item in impression.items)
         return bool(found)

@@ -82,7 +82,7 @@ def test_equal_rows_are_shuffled_the_same_way_each_time() -> None:
 
 
 def test_the_licence_is_named_beside_the_data() -> None:
-    text = online_retail.ATTRIBUTION_FILE.read_text()
+    text = online_retail.ROWS_FILE.with_name("ATTRIBUTION.txt").read_text()
     assert "Daqing Chen (2015)" in text
     assert "10.24432/C5BW33" in text
     assert "CC BY 4.0" in text
