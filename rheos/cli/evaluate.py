@@ -270,7 +270,7 @@ def _pair(word: str) -> tuple[str, str]:
 def _cores() -> int:
     import os
 
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))  # those that this process may use
 
 
 def _conditions(started: float) -> dict[str, Any]:
