@@ -63,17 +63,6 @@ class DataSet:
             offsets=self.offsets[mask],
         )
 
-    def split(self, share: float) -> tuple[Self, Self]:
-        """(earlier, later) by event time; about ``share`` of the interactions are later.
-
-        Equal times are never split: all interactions from the cut's time on are later.
-        """
-        if not len(self):
-            return self, self
-        ordered = np.sort(self.times_ms)
-        cut = ordered[min(len(self) - 1, round(len(self) * (1 - share)))]
-        return self.where(self.times_ms < cut), self.where(self.times_ms >= cut)
-
     def popularity(self) -> Float32s:
         """Interactions per item (N,), those of a negative weight left out."""
         counted = np.bincount(self.items[self.weights > 0], minlength=len(self.item_ids))

@@ -1,7 +1,6 @@
 """From archived rows to arrays: cleaned, each event once, weighed, equal times without an order."""
 
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,6 @@ def test_an_empty_archive_is_an_empty_data_set(tmp_path: Path) -> None:
     assert (len(data), data.user_ids, data.item_ids, data.window) == (0, [], [], {})
     assert data.begins().tolist() == [0]
     assert len(data.popularity()) == len(pairs(data).users) == 0
-    assert [len(part) for part in data.split(0.5)] == [0, 0]
 
 
 def test_it_knows_where_it_comes_from(tmp_path: Path) -> None:
@@ -141,17 +139,6 @@ def test_a_rating_weighs_what_the_rules_say(tmp_path: Path) -> None:
     data = load(archive_of(tmp_path, events), RULES)
     weights = dict(zip([row[1] for row in told(data)], [row[3] for row in told(data)], strict=True))
     assert weights == {"0": -1.0, "2.5": 0.0, "4": 0.6, "5": 1.0, "9": 1.0}
-
-
-@settings(deadline=None)
-@given(times=st.lists(st.integers(0, 8), min_size=1, max_size=40), share=st.floats(0.05, 0.95))
-def test_a_split_by_time_keeps_equal_times_together(times: list[int], share: float) -> None:
-    data = of_interactions([f"u{n % 4}" for n in range(len(times))], ["i"] * len(times), times)
-    earlier, later = data.split(share)
-    assert Counter([*earlier.times_ms, *later.times_ms]) == Counter(times)
-    assert not set(earlier.times_ms.tolist()) & set(later.times_ms.tolist())
-    if len(earlier) and len(later):
-        assert earlier.times_ms.max() < later.times_ms.min()
 
 
 def test_a_part_of_a_data_set_has_ids_and_rows_of_its_own() -> None:
