@@ -79,7 +79,7 @@ class Chain:
             settings,
             chain_agent(settings),
             0,
-            store or MemoryStore(),
+            MemoryStore() if store is None else store,  # an empty one is false
             Cluster(self.bootstrap),
             stopping or threading.Event(),
         )
