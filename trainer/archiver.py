@@ -169,12 +169,17 @@ class Archiver:
                 f" the log was cut. Move {self.archive.directory} away to archive it anew"
             )
         elif position < begin:
+            try:
+                self.archive.commit(place.partition, position, begin, _no_rows())
+            except ArchiveConflictError as conflict:
+                log.info("%s; reading on from there", conflict)
+                self._seek(place)
+                return
             log.error(
                 "%s[%d] begins at %d now: its events %d to %d were deleted by retention before"
                 " they were archived; the archive goes on without them",
                 *(self._topic, place.partition, begin, position, begin - 1),
             )
-            self.archive.commit(place.partition, position, begin, _no_rows())
             position = begin
         self._begins[place] = self.archive.begin(place.partition, position)
         self._consumer.seek(place, position)
