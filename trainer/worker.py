@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 
 from rheos import metrics
 from rheos.announcements import ruling
+from rheos.bootstrap import is_reachable
 from rheos.settings import Settings
 from rheos.snapshot import SnapshotError, number_of
 from rheos.snapshot_store import LocalStore
@@ -40,7 +41,9 @@ def run(settings: Settings) -> int:
 
     Archiving and fitting are separate processes: a fit can crash, be killed for its memory or be
     stopped at any moment, and archiving goes on. Trouble with Kafka or the archive is logged, shown
-    by /readyz, and tried again. Raises SettingsError and OSError (a busy port) at the start.
+    by /readyz, and tried again. Anything else ends the process: no thread here could die alone, so
+    /healthz says no more than that it lives. Raises SettingsError and OSError (a busy port) at the
+    start.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # kafka-python warns of each slow turn of its event loop, which a busy machine makes common.
@@ -64,6 +67,11 @@ def run(settings: Settings) -> int:
     try:
         with _Fits(settings) as fits:
             while not stop.is_set():
+                if not is_reachable(settings.kafka.bootstrap):
+                    trouble = f"waiting for Kafka at {settings.kafka.bootstrap}"
+                    log.warning("%s", trouble)
+                    stop.wait(RETRY_S)
+                    continue
                 try:
                     with Archiver(settings) as archiver:
                         trouble = ""

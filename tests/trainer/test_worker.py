@@ -182,6 +182,25 @@ def test_a_stop_does_not_wait_for_a_broker_that_is_away(
         broker.start()
 
 
+def test_waiting_for_a_broker_costs_no_threads_and_no_files(
+    tmp_path: Path, start: Callable[[Settings], Worker]
+) -> None:
+    port, absent = free_ports(2)
+    worker = start(settings_for(f"127.0.0.1:{absent}", "tabsent", tmp_path, port=port))
+    said = f"waiting for Kafka at 127.0.0.1:{absent}"
+    worker.wait_for(lambda: worker.ask("/readyz") == (503, said))
+
+    def held() -> tuple[int, int]:
+        process = Path(f"/proc/{worker.process.pid}")
+        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+    before, attempts = held(), worker.log().count(said)
+    worker.wait_for(lambda: worker.log().count(said) >= attempts + 2)
+    assert held() == before
+    assert worker.ask("/healthz")[0] == 200
+    assert worker.stop() < 5
+
+
 def test_a_killed_fit_is_counted_and_leaves_all_as_it_was(
     settings: Settings, start: Callable[[Settings], Worker]
 ) -> None:
