@@ -28,9 +28,10 @@ from trainer.archive import Archive, ArchiveError
 from trainer.archiver import Archiver
 from trainer.data_set import DataSet, load
 from trainer.fitting import FitError, fit, make
+from trainer.gate import Verdict
 from trainer.models import model_of_settings
 from trainer.models.model import Model, Progress, silent
-from trainer.publish import Decisions, publish
+from trainer.publish import Decisions, ServingChangedError, publish
 
 __all__ = ["ArchiveError", "Outcome", "TrainerBusyError", "train_once"]
 
@@ -44,7 +45,8 @@ class TrainerBusyError(RuntimeError):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a cycle ended. ``generation`` is the promoted one's name, or empty.
 
-    ``candidate_ndcg`` and ``against_ndcg`` are the gate's, where it came to that.
+    ``candidate_ndcg``, ``against_ndcg`` and the candidate's ``metrics`` (as in a manifest) are the
+    gate's, where it came to that.
     """
 
     kind: Literal["promoted", "refused", "failed", "waiting"]
@@ -54,6 +56,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     interactions: int = 0
     candidate_ndcg: float | None = None
     against_ndcg: float | None = None
+    metrics: dict[str, float] = {}
     seconds: float = 0.0
 
 
@@ -129,25 +132,24 @@ def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) 
         candidate = Generation(candidates.get(name))
     verdict = gate.judge(candidate, serving, data, trial, settings)  # 4
     progress("gate", 1, 1)
-    if not verdict.passed:
-        return Outcome(
-            kind="refused",
-            reason=verdict.reason,
-            candidate_ndcg=_finite(verdict.candidate),
-            against_ndcg=_finite(verdict.against),
-        )
-    fitted = fit(model, data, seed=trainer.seed, threads=threads, progress=stage("refit"))  # 5
-    metrics = {"gate_ndcg@20": verdict.candidate, "gate_queries": verdict.queries}
-    made = make(number, model, fitted, data, metrics)
-    announcement = publish(settings, store, made, verdict.reason)  # 6
-    progress("publish", 1, 1)
-    return Outcome(
-        kind="promoted",
+    metrics = _metrics(verdict)
+    judged = Outcome(
+        kind="refused",
         reason=verdict.reason,
-        generation=announcement.generation,
-        candidate_ndcg=_finite(verdict.candidate),
+        candidate_ndcg=_finite(verdict.candidate.ndcg),
         against_ndcg=_finite(verdict.against),
+        metrics=metrics,
     )
+    if not verdict.passed:
+        return judged
+    fitted = fit(model, data, seed=trainer.seed, threads=threads, progress=stage("refit"))  # 5
+    made = make(number, model, fitted, data, metrics)
+    try:
+        announcement = publish(settings, store, made, verdict.reason, decisions.serving)  # 6
+    except ServingChangedError as changed:
+        return msgspec.structs.replace(judged, reason=str(changed))
+    progress("publish", 1, 1)
+    return msgspec.structs.replace(judged, kind="promoted", generation=announcement.generation)
 
 
 def _serving(decisions: Decisions, store: SnapshotStore) -> Generation | None:
@@ -159,6 +161,16 @@ def _serving(decisions: Decisions, store: SnapshotStore) -> Generation | None:
     except SnapshotError as error:
         log.error("the serving generation cannot be read, nothing is compared with it: %s", error)
         return None
+
+
+def _metrics(verdict: Verdict) -> dict[str, float]:
+    """The candidate's accuracy on the gate's events, as manifests have it; empty if not finite."""
+    found = verdict.candidate
+    if _finite(found.ndcg) is None:
+        return {}
+    named = {"hr": found.hit_rate, "recall": found.recall, "mrr": found.mrr, "ndcg": found.ndcg}
+    metrics = {f"gate_{name}@{gate.K}": value for name, value in named.items()}
+    return metrics | {"gate_queries": found.cases}
 
 
 def _finite(number: float) -> float | None:
@@ -199,13 +211,17 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's; it ends this process
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("kafka").setLevel(logging.ERROR)
+    # Whatever a fit prints, C libraries included, goes to the log and not into the answer.
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     settings = order.settings
     try:
         outcome = run_cycle(settings, Archive(settings.archive_dir, order.topic_id))
     except TrainerBusyError as busy:
         outcome = Outcome(kind="waiting", reason=str(busy))
-    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+    with answer:
+        answer.write(msgspec.json.encode(outcome))
     return 0
 
 

@@ -15,7 +15,7 @@ from rheos.snapshot import Manifest
 from rheos.state import History, Int64s
 from trainer.data_set import DataSet, Mask
 from trainer.evaluation import served
-from trainer.evaluation.metrics import compare, of_targets
+from trainer.evaluation.metrics import Accuracy, compare, of_targets
 
 K = 20
 NEWEST_SHARE = 0.2
@@ -37,13 +37,12 @@ class Trial(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """NDCG@20 of the candidate and of what it is held against, over ``queries`` events."""
+    """Accuracy@20 of the candidate, over its ``cases`` events, and NDCG@20 of its opponent."""
 
     passed: bool
     reason: str
-    candidate: float
+    candidate: Accuracy
     against: float
-    queries: int
 
 
 def plan(data: DataSet, serving: Manifest | None, settings: Settings) -> Trial:
@@ -91,24 +90,26 @@ def judge(
 
     It passes with a finite NDCG of at least (1 - ``gate_tolerance``) times the other's.
     """
-    found = ndcg(candidate, data, trial.queries, settings)
+    accurate = accuracy(candidate, data, trial.queries, settings)
+    found = accurate.ndcg
     if serving is None:
         name, against = "popularity", _ndcg_of_popularity(data, trial, settings)
     else:
-        name, against = serving.name, ndcg(serving, data, trial.queries, settings)
+        name, against = serving.name, accuracy(serving, data, trial.queries, settings).ndcg
     count = len(trial.queries)
     text = f"NDCG@{K} {found:.4f} against {against:.4f} of {name} on {count} newer events"
     if not np.isfinite(found):
-        return Verdict(
-            False, f"the candidate's scores are not finite; {text}", found, against, count
-        )
+        reason = f"the candidate's scores are not finite; {text}"
+        return Verdict(False, reason, accurate, against)
     # A serving generation whose own scores are not finite is no measure: any finite one is better.
     floor = (1 - settings.trainer.gate_tolerance) * against if np.isfinite(against) else 0.0
-    return Verdict(bool(found >= floor), text, found, against, count)
+    return Verdict(bool(found >= floor), text, accurate, against)
 
 
-def ndcg(generation: Generation, data: DataSet, queries: Int64s, settings: Settings) -> float:
-    """Mean NDCG@20 of a generation over the interactions ``queries``; NaN if a score is not finite.
+def accuracy(
+    generation: Generation, data: DataSet, queries: Int64s, settings: Settings
+) -> Accuracy:
+    """Mean accuracy@20 of a generation over the interactions ``queries``; NaN for wild scores.
 
     An item that the generation does not know, or that retrieval leaves behind, is a miss.
     """
@@ -121,7 +122,7 @@ def ndcg(generation: Generation, data: DataSet, queries: Int64s, settings: Setti
         for query in queries
     ]
     depth = settings.retrieval.vector_depth
-    return served.accuracy(generation, cases, K, depth=depth).ndcg
+    return served.accuracy(generation, cases, K, depth=depth)
 
 
 def _ndcg_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> float:

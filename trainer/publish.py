@@ -15,6 +15,10 @@ class PublishError(RuntimeError):
     """Nothing to publish or to roll back to; the text says why."""
 
 
+class ServingChangedError(RuntimeError):
+    """Another generation serves than the one that a candidate was held against."""
+
+
 class Decisions:
     """What has been announced for the slot ``serving``, and what the store holds, read once.
 
@@ -55,12 +59,16 @@ class Decisions:
         return lower[-1] if lower else ""
 
 
-def publish(settings: Settings, store: SnapshotStore, made: Made, reason: str) -> Announcement:
+def publish(
+    settings: Settings, store: SnapshotStore, made: Made, reason: str, against: str
+) -> Announcement:
     """Stores a generation, reads it back, announces it, and clears away old ones.
 
-    1. put: wholly or not at all; 2. read back and loaded as every process will; 3. announced:
-    from here on it rules; 4. old ones are deleted. A crash between two steps leaves a generation
-    that is stored and does not rule. Raises SnapshotError, KafkaError, OSError.
+    ``against`` is the serving generation that it was held against, or empty. 1. put: wholly or not
+    at all; 2. read back and loaded as every process will; 3. announced: from here on it rules;
+    4. old ones are deleted. A crash between two steps leaves a generation that is stored and does
+    not rule. Raises ServingChangedError when ``against`` serves no more, such as after a roll-back
+    during a long fit: nothing is stored or announced then. SnapshotError, KafkaError, OSError.
     """
     name = store.put(*made)  # 1
     try:
@@ -69,7 +77,10 @@ def publish(settings: Settings, store: SnapshotStore, made: Made, reason: str) -
         store.delete(name)
         raise
     decisions = Decisions(settings, store)
-    announcement = _announce(settings, decisions, name, decisions.serving, reason)  # 3
+    if decisions.serving != against:
+        store.delete(name)
+        raise ServingChangedError("the serving generation changed meanwhile")
+    announcement = _announce(settings, decisions, name, against, reason)  # 3
     prune(settings, store)  # 4
     return announcement
 

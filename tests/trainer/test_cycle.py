@@ -24,6 +24,7 @@ from trainer.cycle import Outcome, TrainerBusyError, train_once
 from trainer.data_set import DataSet
 from trainer.models.als import Als
 from trainer.models.model import Fitted, Progress
+from trainer.publish import roll_back
 
 pytestmark = pytest.mark.kafka
 
@@ -62,7 +63,11 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     assert manifest.interactions == 600  # fitted again with what the gate had set aside
     assert sum(end - begin for begin, end in manifest.window.values()) == 600
     assert manifest.topic_id
+    assert manifest.metrics == outcome.metrics
     assert manifest.metrics["gate_ndcg@20"] == outcome.candidate_ndcg
+    assert manifest.metrics["gate_hr@20"] == manifest.metrics["gate_recall@20"] <= 1
+    assert 0 < manifest.metrics["gate_mrr@20"] < manifest.metrics["gate_ndcg@20"]
+    assert manifest.metrics["gate_queries"] >= 50
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
     assert stages == ["archive", "data set", "fit", "gate", "refit", "publish"]
     for stage in stages:
@@ -186,6 +191,23 @@ def test_a_refit_that_fails_after_the_gate_publishes_nothing(
     assert serving(served) == first
 
 
+def test_a_roll_back_during_a_fit_stands(served: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = serving(served), train_once(served).generation
+    send(served, taste(400, start=1000))
+
+    def fit(*args: Any, **named: Any) -> Fitted:
+        if serving(served) == second:
+            roll_back(served, LocalStore(served.store_dir))
+        return real(*args, **named)
+
+    real = cycle.fit
+    monkeypatch.setattr(cycle, "fit", fit)
+    outcome = train_once(served)
+    assert (outcome.kind, outcome.generation) == ("refused", "")
+    assert outcome.reason == "the serving generation changed meanwhile"
+    assert serving(served) == first
+
+
 def test_wrong_models_and_parameters_are_named_before_the_work(settings: Settings) -> None:
     trainer = msgspec.structs.replace(settings.trainer, model="mystery")
     with pytest.raises(SettingsError, match=r"trainer\.model = 'mystery'"):
@@ -280,6 +302,33 @@ def test_the_same_events_and_seed_give_the_same_generation_content(
         vectors.append(LocalStore(settings.store_dir).get(outcome.generation).tensors)
         settings = msgspec.structs.replace(settings, data_dir=str(tmp_path / "another"))
     np.testing.assert_array_equal(vectors[0]["item_vectors"], vectors[1]["item_vectors"])
+
+
+TALKATIVE = """
+import os, sys
+from trainer import cycle
+def run_cycle(*_):
+    print("from Python")
+    sys.stdout.flush()
+    os.write(1, b"from C")
+    return cycle.Outcome(kind="waiting", reason="a test")
+cycle.run_cycle = run_cycle
+sys.exit(cycle.main())
+"""
+
+
+def test_what_a_fit_prints_does_not_get_into_the_answer() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TALKATIVE],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        input=msgspec.json.encode(cycle.Order(settings=Settings(), topic_id="t")),
+        capture_output=True,
+    )
+    outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    assert (outcome.kind, outcome.reason) == ("waiting", "a test")
+    assert b"from Python" in done.stderr
+    assert b"from C" in done.stderr
 
 
 def test_an_outcome_is_json_both_ways() -> None:

@@ -14,6 +14,7 @@ from rheos.state import Float32s
 from tests.trainer.shop import taste
 from trainer import gate
 from trainer.data_set import DataSet, of_interactions
+from trainer.evaluation.metrics import Accuracy
 from trainer.fitting import make
 from trainer.models import model_of
 from trainer.models.model import silent
@@ -165,8 +166,8 @@ def test_a_model_with_taste_passes_popularity(
     data, trial, candidate = judged
     verdict = gate.judge(candidate, None, data, trial, SETTINGS)
     assert verdict.passed
-    assert verdict.candidate > 1.2 * verdict.against > 0
-    assert verdict.queries == len(trial.queries)
+    assert verdict.candidate.ndcg > 1.2 * verdict.against > 0
+    assert verdict.candidate.cases == len(trial.queries)
     assert "of popularity on" in verdict.reason
 
 
@@ -191,7 +192,7 @@ def test_ndcg_is_that_of_an_order_made_by_hand(
         target = data.item_ids[data.items[query]]
         if target in order:
             total += 1 / np.log2(order.index(target) + 2)
-    found = gate.ndcg(candidate, data, queries, SETTINGS)
+    found = gate.accuracy(candidate, data, queries, SETTINGS).ndcg
     assert found == pytest.approx(total / len(queries), abs=1e-6)
 
 
@@ -203,7 +204,7 @@ def test_a_model_that_learned_nothing_is_refused(
     noise = with_vectors(good, random)
     verdict = gate.judge(noise, good, data, trial, SETTINGS)
     assert not verdict.passed
-    assert verdict.candidate < verdict.against
+    assert verdict.candidate.ndcg < verdict.against
     assert f"of {good.name} on" in verdict.reason
 
 
@@ -236,7 +237,11 @@ def test_a_little_worse_is_within_the_tolerance(
 ) -> None:
     data, trial, good = judged
     values = iter([0.099, 0.1, 0.097, 0.1])
-    monkeypatch.setattr(gate, "ndcg", lambda *_: next(values))
+
+    def accuracy(*_: Any) -> Accuracy:
+        return Accuracy(0.2, 0.2, 0.05, next(values), 40)
+
+    monkeypatch.setattr(gate, "accuracy", accuracy)
     assert gate.judge(good, good, data, trial, SETTINGS).passed
     assert not gate.judge(good, good, data, trial, SETTINGS).passed
 
@@ -247,4 +252,4 @@ def test_items_that_the_generation_does_not_know_are_misses(
     data, trial, _ = judged
     known = generation_of(data.where(trial.train & (data.items < 10)))
     unknown = trial.queries[data.items[trial.queries] >= 10]
-    assert gate.ndcg(known, data, unknown, SETTINGS) == 0.0
+    assert gate.accuracy(known, data, unknown, SETTINGS).ndcg == 0.0

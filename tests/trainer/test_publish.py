@@ -16,7 +16,15 @@ from trainer.data_set import of_interactions
 from trainer.fitting import Made, make
 from trainer.models import model_of
 from trainer.models.model import silent
-from trainer.publish import Decisions, PublishError, prune, publish, roll_back, rows
+from trainer.publish import (
+    Decisions,
+    PublishError,
+    ServingChangedError,
+    prune,
+    publish,
+    roll_back,
+    rows,
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -45,8 +53,9 @@ def made(number: int) -> Made:
 
 
 def release(settings: Settings, store: LocalStore) -> str:
-    number = Decisions(settings, store).next_number()
-    return publish(settings, store, made(number), "better").generation
+    decisions = Decisions(settings, store)
+    new = made(decisions.next_number())
+    return publish(settings, store, new, "better", decisions.serving).generation
 
 
 def serving(settings: Settings) -> str:
@@ -92,10 +101,10 @@ def test_a_snapshot_that_cannot_be_served_is_not_announced(
 
     broken = msgspec.structs.replace(manifest, encoder={"kind": "mystery"})
     with pytest.raises(SnapshotError, match="mystery"):
-        publish(settings, store, Made(broken, item_ids, tensors), "better")
+        publish(settings, store, Made(broken, item_ids, tensors), "better", first)
     tensors = dict(tensors) | {"item_vectors": tensors["item_vectors"] * float("nan")}
     with pytest.raises(SnapshotError, match="NaN"):
-        publish(settings, store, Made(manifest, item_ids, tensors), "better")
+        publish(settings, store, Made(manifest, item_ids, tensors), "better", first)
     assert serving(settings) == first
     assert store.names() == [first]
 
@@ -138,6 +147,17 @@ def test_what_follows_on_a_roll_back_is_rolled_back_to_the_one_in_between(
     release(settings, store)
     assert roll_back(settings, store).generation == first
     assert bad in store.names()
+
+
+def test_a_roll_back_during_a_fit_is_not_overruled_by_it(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, bad = release(settings, store), release(settings, store)
+    roll_back(settings, store)
+    with pytest.raises(ServingChangedError, match="the serving generation changed meanwhile"):
+        publish(settings, store, made(3), "better", against=bad)
+    assert serving(settings) == first
+    assert store.names() == [first, bad]
 
 
 def test_nothing_to_roll_back_is_said_so(settings: Settings, store: LocalStore) -> None:
