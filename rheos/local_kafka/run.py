@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rheos.local_kafka.error import LocalKafkaError
+from rheos.local_kafka.launch import launch_command
 from rheos.supervisor.tether import tethered
 
 HOST = "127.0.0.1"
@@ -22,6 +24,16 @@ READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 10
 ASK_TIMEOUT_S = 2.0
 PORT_PATIENCE_S = 1.0  # a broker that was just killed holds its port until its memory is freed
+
+
+class Roles(NamedTuple):
+    """What a Kafka process is, and how soon its controller takes a silent broker for dead."""
+
+    names: str
+    session_ms: int
+
+
+CONTROLLER_ALONE = Roles("controller", 1000)
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class LocalKafka:
                 raise LocalKafkaError(f"Kafka cannot use {path}: it has a comma or a colon in it")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._write_properties(self._properties_file, self._log_dir)
+        self._write_properties(self._controller_file, self._log_dir, CONTROLLER_ALONE)
         if not self._log_dir.exists():
             self._format()
 
@@ -64,16 +77,15 @@ class LocalKafka:
         """Return the command that runs the broker in the foreground, after `prepare`.
 
         SIGTERM stops it in about two seconds (exit status 143); it survives SIGKILL without losing
-        an acknowledged record, since those are in the kernel's page cache.
+        an acknowledged record, since those are in the kernel's page cache, nor a transaction
+        (``rheos.local_kafka.launch``).
         """
-        return [
-            *self._java(self.heap_mb),
-            f"-Drheos.kafka.logs={self.data_dir}",
-            f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.xml')}",
-            *self._class_path(),
-            "kafka.Kafka",
-            str(self._properties_file),
-        ]
+        return launch_command(
+            self._log_dir,
+            self.data_dir / "settling",
+            self._command(self._controller_file, self.data_dir / "settling", 128),
+            self._command(self._properties_file, self.data_dir, self.heap_mb),
+        )
 
     def is_ready(self) -> bool:
         """Ask the broker, as any client does, whether it serves. Blocks two seconds at most.
@@ -125,6 +137,10 @@ class LocalKafka:
         return self.data_dir / "log"
 
     @property
+    def _controller_file(self) -> Path:
+        return self.data_dir / "controller.properties"
+
+    @property
     def _properties_file(self) -> Path:
         return self.data_dir / "kafka.properties"
 
@@ -141,6 +157,16 @@ class LocalKafka:
         return [
             *(str(JAVA), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
             *allowed,
+        ]
+
+    def _command(self, properties_file: Path, logs: Path, heap_mb: int) -> list[str]:
+        return [
+            *self._java(heap_mb),
+            f"-Drheos.kafka.logs={logs}",
+            f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.xml')}",
+            *self._class_path(),
+            "kafka.Kafka",
+            str(properties_file),
         ]
 
     def _class_path(self) -> list[str]:
@@ -174,11 +200,17 @@ class LocalKafka:
         partial.rename(self._log_dir)
         properties_file.unlink()
 
-    def _write_properties(self, path: Path, log_dir: Path) -> None:
+    def _write_properties(
+        self, path: Path, log_dir: Path, roles: Roles = Roles("broker,controller", 3000)
+    ) -> None:
+        listeners = {
+            "broker": f"PLAINTEXT://{HOST}:{self.port}",
+            "controller": f"CONTROLLER://{HOST}:{self.controller_port}",
+        }
         properties: dict[str, object] = {
-            "process.roles": "broker,controller",
+            "process.roles": roles.names,
             "node.id": 1,
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
+            "listeners": ",".join(listeners[role] for role in roles.names.split(",")),
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.voters": f"1@{HOST}:{self.controller_port}",
             "log.dirs": log_dir,
@@ -201,7 +233,7 @@ class LocalKafka:
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
             # After SIGKILL the controller refuses the new broker until the old one's session ends:
             # 9 s by default.
-            "broker.session.timeout.ms": 3000,
+            "broker.session.timeout.ms": roles.session_ms,
             "broker.heartbeat.interval.ms": 500,
             # 128 MB by default, taken at the start; 8 MB cleans 300,000 keys in one pass.
             "log.cleaner.dedupe.buffer.size": 8 << 20,

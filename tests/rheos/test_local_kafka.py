@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from rheos.local_kafka import (
     KafkaProcess,
@@ -184,3 +184,45 @@ def test_a_topic_that_nobody_created_is_not_there(broker: KafkaProcess, prefix: 
     producer.produce(f"{prefix}.none", b"x", on_delivery=lambda error, _: failures.append(error))
     producer.flush(30)
     assert failures[0] is not None
+
+
+def test_a_transaction_acknowledged_just_before_kill_9_is_neither_lost_nor_left_open(
+    own_broker: KafkaProcess,
+) -> None:
+    own_broker.start()
+    admin = KafkaAdminClient(bootstrap_servers=own_broker.bootstrap)
+    admin.create_topics(
+        {"shop": {"num_partitions": 4, "replication_factor": 1}}, wait_for_metadata=True
+    )
+    admin.close()
+    for crash in range(3):
+        producer = Producer(
+            {
+                "bootstrap.servers": own_broker.bootstrap,
+                "transactional.id": f"writer-{crash}",
+                "transaction.timeout.ms": 3000,
+                "log_level": 0,
+            }
+        )
+        producer.init_transactions(30)
+        for _ in range(3):  # the first one still makes the broker's caches
+            producer.begin_transaction()
+            for partition in range(4):
+                producer.produce("shop", b"%d" % crash, partition=partition)
+            producer.commit_transaction(30)
+        own_broker.kill()  # its markers are on the way
+        own_broker.start()
+        del producer
+        consumer = KafkaConsumer(
+            bootstrap_servers=own_broker.bootstrap,
+            group_id=None,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+        )
+        places = [TopicPartition("shop", partition) for partition in range(4)]
+        consumer.assign(places)
+        found, deadline = 0, time.monotonic() + 30
+        while found < 12 * (crash + 1) and time.monotonic() < deadline:
+            found += sum(map(len, consumer.poll(timeout_ms=500).values()))
+        consumer.close()
+        assert found == 12 * (crash + 1)
