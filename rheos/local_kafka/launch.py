@@ -11,7 +11,6 @@ it has fenced the earlier incarnation. The broker that starts then begins withou
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ PATIENCE_S = 15.0
 """A controller that fences nothing for so long has nothing to fence: it was done before."""
 
 CLEAN = ".kafka_cleanshutdown"  # kafka.log.LogManager writes it into each log folder
-METADATA = "__cluster_metadata-0"
+METADATA = "__cluster_metadata-0/*.log"  # formatting makes the folder, a controller its log
 
 
 def launch_command(
@@ -34,12 +33,12 @@ def launch_command(
 ) -> list[str]:
     """The command that does both: ``controller`` first if need be, logging to ``settling``."""
     order = [str(log_dir), str(settling), list(controller), list(broker)]
-    return [sys.executable, "-P", "-m", "rheos.local_kafka.launch", json.dumps(order)]
+    return [sys.executable, "-P", "-m", "rheos.local_kafka", json.dumps(order)]
 
 
 def crashed(log_dir: Path) -> bool:
     """Whether a broker ran on this folder and did not end in good order."""
-    return (log_dir / METADATA).exists() and not (log_dir / CLEAN).exists()
+    return any(log_dir.glob(METADATA)) and not (log_dir / CLEAN).exists()
 
 
 def settle(controller: Sequence[str], settling: Path) -> None:
@@ -59,14 +58,3 @@ def settle(controller: Sequence[str], settling: Path) -> None:
     finally:
         process.kill()
         process.wait()
-
-
-def main() -> None:
-    log_dir, settling, controller, broker = json.loads(sys.argv[1])
-    if crashed(Path(log_dir)):
-        settle(controller, Path(settling))
-    os.execv(broker[0], broker)
-
-
-if __name__ == "__main__":
-    main()

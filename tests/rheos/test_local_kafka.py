@@ -20,6 +20,7 @@ from rheos.local_kafka import (
     check_jars,
     fetch_jars,
 )
+from rheos.local_kafka.launch import crashed
 from rheos.local_kafka.lock import read_lock
 from tests.broker import free_ports, new_broker
 
@@ -184,6 +185,17 @@ def test_a_topic_that_nobody_created_is_not_there(broker: KafkaProcess, prefix: 
     producer.produce(f"{prefix}.none", b"x", on_delivery=lambda error, _: failures.append(error))
     producer.flush(30)
     assert failures[0] is not None
+
+
+def test_the_controller_runs_alone_only_after_a_crash(own_broker: KafkaProcess) -> None:
+    log_dir = own_broker.kafka.data_dir / "log"
+    own_broker.kafka.prepare()
+    assert not crashed(log_dir)
+    own_broker.start()
+    assert crashed(log_dir)
+    own_broker.stop()
+    assert not crashed(log_dir)
+    assert not (own_broker.kafka.data_dir / "settling").exists()
 
 
 def test_a_transaction_acknowledged_just_before_kill_9_is_neither_lost_nor_left_open(
