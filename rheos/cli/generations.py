@@ -24,11 +24,12 @@ def listed(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """
     import importlib
 
-    from rheos.cli import answer
+    from rheos.cli import answer, broker
     from rheos.settings import load
     from rheos.snapshot_store import LocalStore
 
     settings = load()
+    broker.require(settings)
     publish = importlib.import_module("trainer.publish")
     store = LocalStore(settings.store_dir)
     decisions = publish.Decisions(settings, store)
@@ -60,12 +61,13 @@ def rollback(name: str = "", *, json: Annotated[bool, Parameter(negative="")] = 
     """
     import importlib
 
-    from rheos.cli import answer
+    from rheos.cli import answer, broker
     from rheos.cli.error import CommandError
     from rheos.settings import load
     from rheos.snapshot_store import LocalStore
 
     settings = load()
+    broker.require(settings)
     publish = importlib.import_module("trainer.publish")
     try:
         announcement = publish.roll_back(settings, LocalStore(settings.store_dir), name)

@@ -23,12 +23,13 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     import importlib
     import logging
 
-    from rheos.cli import answer
+    from rheos.cli import answer, broker
     from rheos.cli.error import CommandError
     from rheos.cli.progress import Stages
     from rheos.settings import load
 
     settings = load()
+    broker.require(settings)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     cycle = importlib.import_module("trainer.cycle")
