@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
-from kafka import KafkaConsumer, TopicPartition
 
 from rheos import topics
 from rheos.ids import partition_of
@@ -19,6 +18,7 @@ from rheos.topics import Topics
 from stream import dead_letters
 from stream.dead_letters import ALL_REASONS, Summary, letters, replay
 from stream.source_writer import SourceWriter
+from tests.committed import committed
 from tests.stream.worker_process import WorkerProcess, worker_settings
 
 pytestmark = pytest.mark.kafka
@@ -54,27 +54,6 @@ def write(settings: Settings, *records: DeadLetter | bytes) -> None:
         value = record if isinstance(record, bytes) else encode_dead_letter(record)
         producer.produce(Topics(settings).dead_letters, value, partition=0)
     assert producer.flush(30) == 0
-
-
-def committed(settings: Settings, topic: str) -> list[tuple[int, bytes | None, bytes | None]]:
-    """All committed records as (partition, key, value), by another client than the stream's."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap,
-        group_id=None,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-    )
-    try:
-        places = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        found = []
-        while any(consumer.position(place) < ends[place] for place in places):
-            for place, records in consumer.poll(timeout_ms=200).items():
-                found += [(place.partition, record.key, record.value) for record in records]
-        return found
-    finally:
-        consumer.close()
 
 
 def events(settings: Settings) -> list[tuple[int, bytes | None, bytes | None]]:

@@ -1,7 +1,7 @@
 """The demo's items are written once, all or none."""
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from rheos import topics
 from rheos.catalogue import decode_item
@@ -10,6 +10,7 @@ from rheos.ids import partition_of
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings, from_tree
 from rheos.topics import Topics
+from tests.committed import committed
 
 pytestmark = pytest.mark.kafka
 
@@ -23,27 +24,12 @@ def settings(broker: KafkaProcess, prefix: str) -> Settings:
 
 def items(settings: Settings) -> list[tuple[int, str]]:
     """The committed items as (partition, id)."""
-    topic = Topics(settings).items
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap,
-        group_id=None,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-    )
-    try:
-        places = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        found = []
-        while any(consumer.position(place) < ends[place] for place in places):
-            for place, records in consumer.poll(timeout_ms=200).items():
-                for record in records:
-                    item = decode_item(record.value)
-                    assert record.key == item.item_id.encode()
-                    found.append((place.partition, item.item_id))
-        return found
-    finally:
-        consumer.close()
+    found = []
+    for partition, key, value in committed(settings, Topics(settings).items):
+        item = decode_item(value or b"")
+        assert key == item.item_id.encode()
+        found.append((partition, item.item_id))
+    return found
 
 
 def test_each_item_is_written_once_to_its_partition(settings: Settings) -> None:

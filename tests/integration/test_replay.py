@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from kafka import KafkaConsumer, TopicPartition
 
 from rheos import topics
 from rheos.events import Event, EventRules
@@ -30,6 +29,7 @@ from stream import replay as replay_file
 from stream.pace import Pace
 from stream.replay import Plan, Summary, replay
 from stream.source_writer import SourceError, SourceWriter, read_position
+from tests.committed import committed
 
 pytestmark = pytest.mark.kafka
 
@@ -69,27 +69,6 @@ def plan_of(path: Path, **options: Any) -> Plan:
 
 def run(settings: Settings, plan: Plan, **options: Any) -> Summary:
     return replay(settings, plan, stop=options.pop("stop", threading.Event()), **options)
-
-
-def committed(settings: Settings, topic: str) -> list[tuple[int, bytes | None, bytes]]:
-    """All committed records as (partition, key, value), by another client than the replay's."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap,
-        group_id=None,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-    )
-    try:
-        places = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        found = []
-        while any(consumer.position(place) < ends[place] for place in places):
-            for place, records in consumer.poll(timeout_ms=200).items():
-                found += [(place.partition, record.key, record.value) for record in records]
-        return found
-    finally:
-        consumer.close()
 
 
 def events(settings: Settings) -> list[Event]:
