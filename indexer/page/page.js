@@ -45,6 +45,7 @@ class Page {
       (id) => this.choose(id),
     );
     this.visit = null;
+    this.opened = null; // the id of the customer who is shown
     this.change = null; // what the last shown list changed
     this.generation = null; // the name of the last one seen in service
     this.status = null; // the system's last one
@@ -53,7 +54,10 @@ class Page {
   }
 
   async start() {
-    addEventListener("popstate", () => this.open(customerInAddress()));
+    addEventListener("popstate", () => {
+      // A jump within the page pops a state too, and must not build the list anew under the focus.
+      if (customerInAddress() !== this.opened) this.open(customerInAddress());
+    });
     document.addEventListener("visibilitychange", () => this.watch());
     setInterval(() => this.watch(), STATUS_EVERY_MS);
     await this.watch(); // first, as it says what "now" is
@@ -70,6 +74,7 @@ class Page {
   }
 
   open(id) {
+    this.opened = id;
     this.visit?.leave();
     this.visit = null;
     if (this.gauge.isWaiting) this.gauge.drop("Left before the list had changed.");
