@@ -1,6 +1,6 @@
 """Interactions as arrays: what models are fitted on and judged with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rheos.catalogue import Item, UserAttributes
 from rheos.events import Event, EventRules
 from rheos.state import Float32s, Int32s, Int64s, UInt64s
 from trainer.archive import Archive
@@ -28,7 +29,8 @@ class DataSet:
     time stand in the order of their hashes, a shuffle that is the same on every machine: the order
     in which a file or a log gives equal times says more than any live stream would, and nothing
     here may learn from it. ``append_times_ms``, ``partitions`` and ``offsets`` tell when and where
-    each arrived; ``window`` the archived offsets [from, to) of each partition of ``topic_id``.
+    each arrived; ``window`` the archived offsets [from, to) of each partition of ``topic_id``. ``items_known`` and ``users_known``
+    are the catalogue's records by id, as far as there are any.
     """
 
     user_ids: list[str]
@@ -42,26 +44,44 @@ class DataSet:
     offsets: Int64s
     topic_id: str = ""
     window: dict[str, tuple[int, int]] = field(default_factory=dict)
+    items_known: Mapping[str, Item] = field(default_factory=dict)
+    users_known: Mapping[str, UserAttributes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
 
     def where(self, mask: Mask) -> Self:
         """The interactions under a mask, with the ids that are left and their own rows."""
-        users, user_rows = np.unique(self.users[mask], return_inverse=True)
-        items, item_rows = np.unique(self.items[mask], return_inverse=True)
+        kept = self.keeping(mask)
+        users, user_rows = np.unique(kept.users, return_inverse=True)
+        items, item_rows = np.unique(kept.items, return_inverse=True)
         return replace(
-            self,
+            kept,
             user_ids=[self.user_ids[row] for row in users],
             item_ids=[self.item_ids[row] for row in items],
             users=user_rows.astype(np.int32),
             items=item_rows.astype(np.int32),
+        )
+
+    def keeping(self, mask: Mask) -> Self:
+        """The interactions under a mask, with all ids and the same rows."""
+        return replace(
+            self,
+            users=self.users[mask],
+            items=self.items[mask],
             weights=self.weights[mask],
             times_ms=self.times_ms[mask],
             append_times_ms=self.append_times_ms[mask],
             partitions=self.partitions[mask],
             offsets=self.offsets[mask],
         )
+
+    def first_of_pairs(self) -> Mask:
+        """Whether an interaction is its user's first with its item, in this order."""
+        keys = self.users.astype(np.int64) * max(1, len(self.item_ids)) + self.items
+        first = np.zeros(len(self), bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        return first
 
     def popularity(self) -> Float32s:
         """Interactions per item (N,), those of a negative weight left out."""

@@ -56,7 +56,7 @@ def plan(data: DataSet, serving: Manifest | None, settings: Settings) -> Trial:
     new to a user who has a history: for others the models change nothing.
     """
     fitted = _fitted_by(data, serving)
-    eligible = ~fitted & (data.weights > 0) & _first_of_pair(data)
+    eligible = ~fitted & (data.weights > 0) & data.first_of_pairs()
     eligible[data.begins()[:-1]] = False
     least = settings.trainer.gate_min_events
     arrivals = np.sort(data.append_times_ms[eligible])[::-1]
@@ -147,14 +147,6 @@ def _fitted_by(data: DataSet, serving: Manifest | None) -> Mask:
         for partition, (_, end) in serving.window.items():
             fitted |= (data.partitions == int(partition)) & (data.offsets < end)
     return fitted
-
-
-def _first_of_pair(data: DataSet) -> Mask:
-    """Whether an interaction is its user's first with its item, in the data set's order."""
-    keys = data.users.astype(np.int64) * max(1, len(data.item_ids)) + data.items
-    first = np.zeros(len(data), bool)
-    first[np.unique(keys, return_index=True)[1]] = True
-    return first
 
 
 def _history_span(data: DataSet, begins: Int64s, query: int, settings: Settings) -> slice:
