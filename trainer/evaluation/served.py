@@ -45,12 +45,12 @@ def accuracy(
         users = generation.encoder.encode([case.history for case in part])  # (B, dimensions)
         scores = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
         if not (np.isfinite(users).all() and np.isfinite(scores).all()):
-            return Accuracy(np.nan, np.nan, np.nan, np.nan, len(cases))
+            return metrics.undefined(len(cases))
         for case, user, own in zip(part, users, scores, strict=True):
             own[_rows(generation, case.history.item_ids)] = -np.inf
             final = own if generation.ranker is None else _ranked(generation, user, own, depth)
             if np.isnan(final).any():
-                return Accuracy(np.nan, np.nan, np.nan, np.nan, len(cases))
+                return metrics.undefined(len(cases))
             row = generation.row_of.get(case.target)
             above, beside = metrics.compare(final, row) if row is not None else _MISSED
             better.append(above)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ir_measures import RR, R, Success, nDCG
+from ir_measures import AP, RR, P, R, Success, nDCG
 
 from trainer.evaluation import metrics
 
@@ -17,14 +17,17 @@ def test_a_ranking_worked_out_by_hand():
     accuracy = metrics.of_ranking(["a", "b", "c", "d"], {"b", "d", "z"}, k=3)
     assert accuracy.hit_rate == 1.0
     assert accuracy.recall == pytest.approx(1 / 3)
+    assert accuracy.precision == pytest.approx(1 / 3)
+    assert accuracy.f1 == pytest.approx(1 / 3)
     assert accuracy.mrr == pytest.approx(1 / 2)
+    assert accuracy.map == pytest.approx((1 / 2) / 3)
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
     assert accuracy.ndcg == pytest.approx((1 / math.log2(3)) / ideal)
 
 
 def test_a_ranking_that_misses_everything_is_worth_nothing():
-    assert metrics.of_ranking(["a", "b"], {"c"}, k=2) == (0.0, 0.0, 0.0, 0.0, 1)
-    assert metrics.of_ranking([], {"c"}, k=2) == (0.0, 0.0, 0.0, 0.0, 1)
+    assert metrics.of_ranking(["a", "b"], {"c"}, k=2) == (*[0.0] * 7, 1)
+    assert metrics.of_ranking([], {"c"}, k=2) == (*[0.0] * 7, 1)
 
 
 @given(
@@ -40,10 +43,16 @@ def test_rankings_agree_with_ir_measures(order, relevant, k, shown):
     # A query without any result is absent from a run; a last irrelevant one keeps it there.
     run = [ir_measures.ScoredDoc("q", item, -place) for place, item in enumerate(ranked)]
     run.append(ir_measures.ScoredDoc("q", "no such item", -100.0))
-    wanted = {"hit_rate": Success @ k, "recall": R @ k, "mrr": RR @ k, "ndcg": nDCG @ k}
+    wanted = {
+        **{"hit_rate": Success @ k, "recall": R @ k, "precision": P @ k},
+        **{"mrr": RR @ k, "map": AP @ k, "ndcg": nDCG @ k},
+    }
     found = ir_measures.calc_aggregate(list(wanted.values()), qrels, run)
     for name, measure in wanted.items():
         assert getattr(accuracy, name) == pytest.approx(found[measure], abs=1e-6), name
+    both = found[P @ k] + found[R @ k]
+    harmonic = 2 * found[P @ k] * found[R @ k] / both if both else 0.0
+    assert accuracy.f1 == pytest.approx(harmonic, abs=1e-6)
 
 
 @given(
@@ -58,9 +67,42 @@ def test_ties_count_at_the_mean_over_all_of_their_orders(better, tied, worse, k)
         for order in itertools.permutations(beside)
     ]
     expected = metrics.of_targets([better], [tied], k)
-    for name in ("hit_rate", "recall", "mrr", "ndcg"):
+    for name in metrics.MEASURES:
         mean = np.mean([getattr(accuracy, name) for accuracy in each])
         assert getattr(expected, name) == pytest.approx(mean), name
+
+
+@given(
+    scores=st.lists(st.sampled_from([-np.inf, 0.0, 1.0, 2.0]), min_size=1, max_size=6),
+    data=st.data(),
+    elsewhere=st.integers(0, 2),
+    k=st.integers(1, 8),
+)
+def test_several_relevant_items_count_at_the_mean_over_all_orders(scores, data, elsewhere, k):
+    places = st.sets(st.integers(0, len(scores) - 1), min_size=0 if elsewhere else 1)
+    relevant = data.draw(places)
+    wanted = {*relevant, *(f"elsewhere{n}" for n in range(elsewhere))}
+    candidates = [place for place, score in enumerate(scores) if score > -np.inf]
+    each = [
+        metrics.of_ranking(sorted(order, key=lambda place: -scores[place]), wanted, k)
+        for order in itertools.permutations(candidates)
+    ]
+    found = metrics.of_scores(np.array(scores), np.array(sorted(relevant), int), len(wanted), k)
+    for name, value in zip(metrics.MEASURES, found, strict=True):
+        mean = np.mean([getattr(accuracy, name) for accuracy in each])
+        assert value == pytest.approx(mean), name
+
+
+@given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=30), k=st.integers(1, 40))
+def test_one_target_is_several_relevant_items_of_which_there_is_one(scores, k):
+    array = np.array(scores, np.float32)
+    (expected,) = metrics.expected_values(*([n] for n in metrics.compare(array, 0)), k)
+    np.testing.assert_allclose(metrics.of_scores(array, np.array([0]), 1, k), expected)
+
+
+def test_k_may_exceed_the_number_of_items():
+    values = metrics.of_scores(np.array([0.1, 0.3]), np.array([0]), 1, k=100)
+    assert metrics.mean(values[None])[:5] == pytest.approx((1, 1, 1 / 100, 2 / 101, 1 / 2))
 
 
 def test_a_model_that_scores_everything_alike_earns_what_chance_would():
@@ -107,8 +149,15 @@ def test_a_target_that_was_no_candidate_is_missed_at_every_k():
         lambda: metrics.of_ranking(["a", "a"], {"b"}, k=2),
         lambda: metrics.of_targets([-1], [0], k=2),
         lambda: metrics.compare(np.array([0.0, np.nan]), target=0),
+        lambda: metrics.of_scores(np.array([0.0, np.nan]), np.array([0]), 1, k=1),
+        lambda: metrics.of_scores(np.array([0.0, np.inf]), np.array([0]), 1, k=1),
+        lambda: metrics.of_scores(np.array([0.0]), np.array([], int), 0, k=1),
+        lambda: metrics.of_scores(np.array([0.0]), np.array([0]), 1, k=0),
     ],
-    ids=["k of 0", "nothing relevant", "an item twice", "a negative count", "NaN"],
+    ids=[
+        *("k of 0", "nothing relevant", "an item twice", "a negative count", "NaN"),
+        *("NaN among several", "infinity", "none of several", "k of 0 with several"),
+    ],
 )
 def test_what_has_no_value_is_refused(wrong):
     with pytest.raises(ValueError):
