@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from rheos.catalogue import UserAttributes
 from rheos.encoder import EncoderContext
 from rheos.latest_items import latest_items
 from rheos.state import Float32s, History, Int64s
@@ -66,7 +67,15 @@ class FoldIn:
     def dimensions(self) -> int:
         return int(self._vectors.shape[1])
 
-    def encode(self, histories: Sequence[History]) -> Float32s:
+    @property
+    def reads_attributes(self) -> bool:
+        return False
+
+    def encode(
+        self,
+        histories: Sequence[History],
+        attributes: Sequence[UserAttributes | None] | None = None,
+    ) -> Float32s:
         out = np.zeros((len(histories), self.dimensions), np.float32)
         if not histories:
             return out

@@ -1,28 +1,40 @@
 """A generation in memory: everything of one answer that must belong together."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from rheos.blend import Blend
+from rheos.content import Content
 from rheos.encoder import Encoder, EncoderContext
 from rheos.fold_in import FoldIn
 from rheos.history_map import HistoryMap
+from rheos.item_weights import ItemWeights
 from rheos.neumf_ranker import NeumfRanker
 from rheos.ranker import Ranker
 from rheos.snapshot import Manifest, Snapshot, SnapshotError
 from rheos.state import Float32s
 
-EncoderLoader = Callable[[Mapping[str, Any], Mapping[str, Float32s], EncoderContext], Encoder]
-RankerLoader = Callable[[Mapping[str, Any], Mapping[str, Float32s]], Ranker]
+Parameters = Mapping[str, Any]
+Tensors = Mapping[str, Float32s]
 
-ENCODERS: dict[str, EncoderLoader] = {"fold_in": FoldIn.load, "history_map": HistoryMap.load}
-RANKERS: dict[str, RankerLoader] = {"neumf": NeumfRanker.load}
+ENCODERS: dict[str, Callable[[Parameters, Tensors, EncoderContext], Encoder]] = {
+    "fold_in": FoldIn.load,
+    "history_map": HistoryMap.load,
+}
+RANKERS: dict[str, Callable[[Parameters, Tensors], Ranker]] = {"neumf": NeumfRanker.load}
+CONTENTS: dict[str, Callable[[Parameters, Tensors], Content]] = {}
+BLENDS: dict[str, Callable[[Parameters, Tensors], Blend]] = {}
+"""The kinds of each part that a manifest may name, and what loads them."""
+
+L = TypeVar("L")
 
 
 class Generation:
     """Immutable after construction, so any number of threads may read it.
 
     ``item_vectors`` (N, d) float32: inner product with a user vector's first d numbers is the
-    retrieval score. ``row_of`` maps an item id to its row here and nowhere else.
+    retrieval score. ``row_of`` maps an item id to its row here and nowhere else. Of the parts
+    some generations have all, some the encoder alone.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -32,35 +44,55 @@ class Generation:
         self.row_of: dict[str, int] = {item: row for row, item in enumerate(snapshot.item_ids)}
         self.item_vectors: Float32s = snapshot.tensors["item_vectors"]
         self.popularity: Float32s = snapshot.tensors["popularity"]
-        self.encoder: Encoder = self._load_encoder(snapshot)
-        self.ranker: Ranker | None = self._load_ranker(snapshot)
+        manifest, tensors = snapshot.manifest, snapshot.tensors
+        context = EncoderContext(self.row_of, self.item_vectors)
+        encoder = self._part("encoder", ENCODERS, manifest.encoder)
+        self.encoder: Encoder = self._loaded(
+            "encoder", lambda: encoder(manifest.encoder, tensors, context)
+        )
+        self.ranker: Ranker | None = self._optional("ranker", RANKERS, manifest.ranker, tensors)
+        self.content: Content | None = self._optional(
+            "content", CONTENTS, manifest.content, tensors
+        )
+        self.blend: Blend | None = self._optional("blend", BLENDS, manifest.blend, tensors)
+        self.item_weights: ItemWeights | None = None
+        if manifest.item_weights is not None:
+            parameters = manifest.item_weights
+            self.item_weights = self._loaded(
+                "item weights", lambda: ItemWeights.load(parameters, tensors)
+            )
+            if len(self.item_weights) != len(self.item_ids):
+                raise SnapshotError(
+                    f"snapshot {self.name}: item weights of {len(self.item_weights)} items"
+                )
 
     @property
     def dimensions(self) -> int:
         """d, the length of a retrieval vector."""
         return int(self.item_vectors.shape[1])
 
-    def _load_encoder(self, snapshot: Snapshot) -> Encoder:
-        parameters = snapshot.manifest.encoder
-        context = EncoderContext(self.row_of, self.item_vectors)
-        kind = parameters.get("kind")
-        if kind not in ENCODERS:
-            known = ", ".join(ENCODERS)
-            raise SnapshotError(f"snapshot {self.name}: encoder {kind!r}; this version has {known}")
-        try:
-            return ENCODERS[kind](parameters, snapshot.tensors, context)
-        except (KeyError, TypeError, ValueError) as error:
-            raise SnapshotError(f"snapshot {self.name}: encoder {kind}: {error}") from error
-
-    def _load_ranker(self, snapshot: Snapshot) -> Ranker | None:
-        parameters = snapshot.manifest.ranker
+    def _optional(
+        self,
+        part: str,
+        kinds: Mapping[str, Callable[[Parameters, Tensors], L]],
+        parameters: Parameters | None,
+        tensors: Tensors,
+    ) -> L | None:
         if parameters is None:
             return None
-        kind = parameters.get("kind")
-        if kind not in RANKERS:
-            known = ", ".join(RANKERS)
-            raise SnapshotError(f"snapshot {self.name}: ranker {kind!r}; this version has {known}")
+        load = self._part(part, kinds, parameters)
+        return self._loaded(part, lambda: load(parameters, tensors))
+
+    def _part(self, part: str, kinds: Mapping[str, L], parameters: Parameters) -> L:
+        """What loads a part of the kind that ``parameters`` name."""
+        kind = str(parameters.get("kind"))
+        if kind not in kinds:
+            known = ", ".join(kinds)
+            raise SnapshotError(f"snapshot {self.name}: {part} {kind!r}; this version has {known}")
+        return kinds[kind]
+
+    def _loaded(self, part: str, load: Callable[[], L]) -> L:
         try:
-            return RANKERS[kind](parameters, snapshot.tensors)
-        except (KeyError, TypeError, ValueError) as error:
-            raise SnapshotError(f"snapshot {self.name}: ranker {kind}: {error}") from error
+            return load()
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise SnapshotError(f"snapshot {self.name}: {part}: {error}") from error

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from rheos.catalogue import UserAttributes
 from rheos.encoder import EncoderContext
 from rheos.latest_items import LatestItems, latest_items
 from rheos.state import Float32s, History
@@ -78,7 +79,15 @@ class HistoryMap:
     def dimensions(self) -> int:
         return int(self._matrix.shape[2])
 
-    def encode(self, histories: Sequence[History]) -> Float32s:
+    @property
+    def reads_attributes(self) -> bool:
+        return False
+
+    def encode(
+        self,
+        histories: Sequence[History],
+        attributes: Sequence[UserAttributes | None] | None = None,
+    ) -> Float32s:
         latest = latest_items(histories, self._row_of, self._last)
         shares = damped(latest, self._half_steps)
         features = self._features[latest.rows]  # (B, n, f)

@@ -227,6 +227,9 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5
     seed: Annotated[int, Meta(ge=0, description="Seed of every random draw.")] = 0
     threads: Annotated[int, Meta(ge=0, description="CPU threads of a fit; 0: all.")] = 0
+    device: Annotated[
+        str, Meta(description="Where torch models are fitted: cpu, cuda; auto: a GPU if there is.")
+    ] = "auto"
 
 
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):

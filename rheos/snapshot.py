@@ -62,6 +62,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Any]
     encoder: dict[str, Any]
     ranker: dict[str, Any] | None = None
+    item_weights: dict[str, Any] | None = None
+    content: dict[str, Any] | None = None
+    blend: dict[str, Any] | None = None
     software: dict[str, str]
     files: dict[str, FileEntry] = {}
 

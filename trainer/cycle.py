@@ -30,7 +30,7 @@ from trainer.data_set import DataSet, load
 from trainer.fitting import FitError, fit, make
 from trainer.gate import Verdict
 from trainer.models import model_of_settings
-from trainer.models.model import Model, Progress, silent
+from trainer.models.model import Model, Progress, Run, silent
 from trainer.publish import Decisions, ServingChangedError, publish
 
 __all__ = ["ArchiveError", "Outcome", "TrainerBusyError", "train_once"]
@@ -122,11 +122,14 @@ def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) 
     number = decisions.next_number()
     threads = trainer.threads or len(os.sched_getaffinity(0))
 
-    def stage(name: str) -> Progress:
-        return lambda _, done, total: progress(name, done, total)
+    def run(stage: str) -> Run:
+        def told(_: str, done: int, total: int) -> None:
+            progress(stage, done, total)
+
+        return Run(trainer.seed, threads, told, trainer.device)
 
     earlier = data.where(trial.train)
-    fitted = fit(model, earlier, seed=trainer.seed, threads=threads, progress=stage("fit"))  # 3
+    fitted = fit(model, earlier, run("fit"))  # 3
     with _candidates(Path(settings.data_dir)) as candidates:
         name = candidates.put(*make(number, model, fitted, earlier, {}))
         candidate = Generation(candidates.get(name))
@@ -142,7 +145,7 @@ def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) 
     )
     if not verdict.passed:
         return judged
-    fitted = fit(model, data, seed=trainer.seed, threads=threads, progress=stage("refit"))  # 5
+    fitted = fit(model, data, run("refit"))  # 5
     made = make(number, model, fitted, data, metrics)
     try:
         announcement = publish(settings, store, made, verdict.reason, decisions.serving)  # 6

@@ -29,8 +29,8 @@ class DataSet:
     time stand in the order of their hashes, a shuffle that is the same on every machine: the order
     in which a file or a log gives equal times says more than any live stream would, and nothing
     here may learn from it. ``append_times_ms``, ``partitions`` and ``offsets`` tell when and where
-    each arrived; ``window`` the archived offsets [from, to) of each partition of ``topic_id``. ``items_known`` and ``users_known``
-    are the catalogue's records by id, as far as there are any.
+    each arrived; ``window`` the archived offsets [from, to) of each partition of ``topic_id``.
+    ``items_known`` and ``users_known`` are the catalogue's records by id, as far as there are any.
     """
 
     user_ids: list[str]

@@ -10,7 +10,8 @@ import numpy as np
 from rheos.snapshot import Manifest, software_versions
 from rheos.state import Float32s
 from trainer.data_set import DataSet
-from trainer.models.model import Fitted, Model, Progress
+from trainer.early_stopping import DivergedError
+from trainer.models.model import Fitted, Model, Run
 
 
 class FitError(RuntimeError):
@@ -25,17 +26,22 @@ class Made(NamedTuple):
     tensors: Mapping[str, Float32s]
 
 
-def fit(model: Model, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
+def fit(model: Model, data: DataSet, run: Run) -> Fitted:
     """Fits and checks a model. Raises FitError, whatever went wrong in the model."""
     try:
-        fitted = model.fit(data, seed=seed, threads=threads, progress=progress)
+        fitted = model.fit(data, run)
+    except DivergedError as error:
+        raise FitError(f"{model.name} diverged: {error}") from error
     except Exception as error:
         raise FitError(f"{model.name}: {type(error).__name__}: {error}") from error
     if fitted.item_vectors.shape[0] != len(fitted.item_ids):
         raise FitError(
             f"{model.name}: {len(fitted.item_ids)} items, {len(fitted.item_vectors)} vectors"
         )
-    for name, tensor in {"item_vectors": fitted.item_vectors, **fitted.tensors}.items():
+    checked = {"item_vectors": fitted.item_vectors, **fitted.tensors}
+    if fitted.item_weights is not None:
+        checked |= fitted.item_weights.tensors()
+    for name, tensor in checked.items():
         if not np.isfinite(tensor).all():
             raise FitError(f"{model.name}: {name} has NaN or infinite numbers")
     return fitted
@@ -59,6 +65,8 @@ def make(
         metrics=dict(metrics),
         encoder=fitted.encoder,
         ranker=fitted.ranker,
+        item_weights=None if fitted.item_weights is None else fitted.item_weights.parameters,
+        content=fitted.content,
         software=software_versions(),
     )
     tensors = {
@@ -66,4 +74,6 @@ def make(
         "popularity": np.array([popularity[item] for item in fitted.item_ids], np.float32),
         **fitted.tensors,
     }
+    if fitted.item_weights is not None:
+        tensors |= fitted.item_weights.tensors()
     return Made(manifest, fitted.item_ids, tensors)

@@ -92,8 +92,8 @@ def prequential(
 
     from rheos.cli import answer
     from rheos.cli.error import WRONG_USAGE, CommandError
-    from rheos.cli.live_system import LiveSystem
     from rheos.cli.progress import Stages
+    from rheos.live_system import LiveSystem
     from rheos.mapping import EventMapping, source_from_words
     from rheos.row_file import RowFile
     from rheos.settings import load
@@ -231,14 +231,13 @@ def split(
             data = evaluation.read_ncf(folder)
         except ValueError as error:
             raise CommandError(str(error), WRONG_USAGE) from None
-        found = evaluation.evaluate(
-            data,
-            chosen,
-            k,
-            seed=settings.trainer.seed,
-            threads=settings.trainer.threads or _cores(),
-            progress=stages,
+        run = importlib.import_module("trainer.models.model").Run(
+            settings.trainer.seed,
+            settings.trainer.threads or _cores(),
+            stages,
+            settings.trainer.device,
         )
+        found = evaluation.evaluate(data, chosen, k, run)
     result = {
         "format": format,
         "folder": folder.name,

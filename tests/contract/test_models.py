@@ -15,7 +15,7 @@ from rheos.state import History
 from trainer.data_set import DataSet, of_interactions
 from trainer.fitting import make
 from trainer.models import MODELS, model_class, model_of
-from trainer.models.model import Fitted, Model, silent
+from trainer.models.model import Fitted, Model, Run
 
 
 class Case(NamedTuple):
@@ -60,7 +60,7 @@ def history(*items: int, weight: float = 1.0) -> History:
 
 
 def fit(model: Model, data: DataSet, seed: int = 3) -> Fitted:
-    return model.fit(data, seed=seed, threads=1, progress=silent)
+    return model.fit(data, Run(seed=seed))
 
 
 class Trained(NamedTuple):
@@ -195,7 +195,9 @@ def test_extreme_weights_stay_finite(trained: Trained) -> None:
 def test_the_terms_of_a_score_add_up_to_it(trained: Trained) -> None:
     generation, past = trained.generation, history(0, 3, 4, 0)
     told = generation.encoder.terms(past, ["i02", "unknown", "i05"])
-    assert [len(terms) for terms in told] == ([3, 0, 3] if trained.model.explains else [0, 0, 0])
+    assert [len(terms) for terms in told] == (
+        [3, 0, 3] if "explain" in trained.model.can else [0, 0, 0]
+    )
     user = generation.encoder.encode([past])[0]
     for terms, item in zip(told, ["i02", "unknown", "i05"], strict=True):
         if terms:
@@ -208,7 +210,13 @@ def test_the_terms_of_a_score_add_up_to_it(trained: Trained) -> None:
 
 
 def test_what_it_can_do_is_what_it_declares(trained: Trained) -> None:
-    assert (trained.generation.ranker is not None) == trained.model.ranks
+    generation, can = trained.generation, trained.model.can
+    assert "item_vectors" in can
+    assert (generation.ranker is not None) == ("rerank" in can)
+    assert (generation.item_weights is not None) == ("item_weights" in can)
+    assert (generation.content is not None) == ("cold_items" in can)
+    assert generation.encoder.reads_attributes == ("attributes" in can)
+    assert bool(trained.fitted.keep) == ("warm_start" in can)
 
 
 def test_the_generation_says_what_it_is(trained: Trained) -> None:
@@ -260,10 +268,7 @@ def test_dislikes_and_one_lone_user_are_no_trouble(trained: Trained) -> None:
 def test_progress_ends_at_its_total(trained: Trained) -> None:
     told: list[tuple[int, int]] = []
     trained.model.fit(
-        checkerboard(),
-        seed=0,
-        threads=1,
-        progress=lambda stage, done, total: told.append((done, total)),
+        checkerboard(), Run(progress=lambda stage, done, total: told.append((done, total)))
     )
     assert told[-1][0] == told[-1][1]
     assert [done for done, _ in told] == sorted(done for done, _ in told)

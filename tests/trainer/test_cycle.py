@@ -23,7 +23,7 @@ from trainer.archive import ArchiveError
 from trainer.cycle import Outcome, TrainerBusyError, train_once
 from trainer.data_set import DataSet
 from trainer.models.als import Als
-from trainer.models.model import Fitted, Progress
+from trainer.models.model import Fitted, Run
 from trainer.publish import roll_back
 
 pytestmark = pytest.mark.kafka
@@ -114,8 +114,8 @@ class Bad(Als, frozen=True):
     how: str = "noise"
     name: ClassVar[str] = "bad"
 
-    def fit(self, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
-        fitted = super().fit(data, seed=seed, threads=threads, progress=progress)
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        fitted = super().fit(data, run)
         if self.how == "crash":
             raise ZeroDivisionError("a bug")
         random = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from trainer.data_set import DataSet, of_interactions
 from trainer.evaluation.metrics import Accuracy
 from trainer.fitting import make
 from trainer.models import model_of
-from trainer.models.model import silent
+from trainer.models.model import Run
 
 
 def settings_with(**trainer: Any) -> Settings:
@@ -52,7 +52,7 @@ def shop(count: int = 1500) -> DataSet:
 
 def generation_of(data: DataSet, number: int = 1, **parameters: Any) -> Generation:
     model = model_of("als", {"factors": 6, "iterations": 6, "half_steps": 5.0} | parameters)
-    fitted = model.fit(data, seed=0, threads=1, progress=silent)
+    fitted = model.fit(data, Run())
     made = make(number, model, fitted, data, {})
     return Generation(
         Snapshot(f"{number}-00000000", made.manifest, made.item_ids, dict(made.tensors))
@@ -239,7 +239,7 @@ def test_a_little_worse_is_within_the_tolerance(
     values = iter([0.099, 0.1, 0.097, 0.1])
 
     def accuracy(*_: Any) -> Accuracy:
-        return Accuracy(0.2, 0.2, 0.05, next(values), 40)
+        return Accuracy(0.2, 0.2, 0.01, 0.02, 0.05, 0.05, next(values), 40)
 
     monkeypatch.setattr(gate, "accuracy", accuracy)
     assert gate.judge(good, good, data, trial, SETTINGS).passed

@@ -15,7 +15,7 @@ from tests.trainer.shop import settings_for, taste
 from trainer.data_set import of_interactions
 from trainer.fitting import Made, make
 from trainer.models import model_of
-from trainer.models.model import silent
+from trainer.models.model import Run
 from trainer.publish import (
     Decisions,
     PublishError,
@@ -49,7 +49,7 @@ def made(number: int) -> Made:
         [event.time_ms for event in events],
     )
     model = model_of("als", {"factors": 2, "iterations": 1})
-    return make(number, model, model.fit(data, seed=number, threads=1, progress=silent), data, {})
+    return make(number, model, model.fit(data, Run(seed=number)), data, {})
 
 
 def release(settings: Settings, store: LocalStore) -> str:

@@ -11,7 +11,7 @@ from trainer import data_set, fitting
 from trainer.evaluation.event_log import EventLog
 from trainer.evaluation.prequential import Fitted
 from trainer.fitting import Made
-from trainer.models.model import Model, silent
+from trainer.models.model import Model, Run
 
 
 class Refit:
@@ -29,7 +29,7 @@ class Refit:
             log.times_ms[:events],
             self._weights[:events],
         )
-        fitted = fitting.fit(self._model, data, seed=self._seed, threads=1, progress=silent)
+        fitted = fitting.fit(self._model, data, Run(seed=self._seed))
         made = fitting.make(max(1, events), self._model, fitted, data, {})
         generation = in_memory(made)
         vectors = np.zeros((len(log.user_ids), generation.dimensions), np.float32)

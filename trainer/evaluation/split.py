@@ -18,7 +18,7 @@ from trainer import data_set, fitting
 from trainer.data_set import DataSet
 from trainer.evaluation import metrics, refit
 from trainer.evaluation.metrics import Accuracy
-from trainer.models.model import Model, Progress
+from trainer.models.model import Model, Run
 
 NEGATIVES = 99
 
@@ -54,16 +54,14 @@ def read_ncf(folder: Path) -> SampledSplit:
     return SampledSplit(train, candidates)
 
 
-def evaluate(
-    split: SampledSplit, model: Model, k: int, *, seed: int, threads: int, progress: Progress
-) -> Accuracy:
+def evaluate(split: SampledSplit, model: Model, k: int, run: Run) -> Accuracy:
     """Fits ``model`` on the training part and ranks each user's candidates.
 
     A user is her fitted vector, as in the paper; the score is the ranker's where the model has
     one, else the inner product. Items and users without training data score 0. Raises FitError.
     """
     data = split.train
-    fitted = fitting.fit(model, data, seed=seed, threads=threads, progress=progress)
+    fitted = fitting.fit(model, data, run)
     generation = refit.in_memory(fitting.make(1, model, fitted, data, {}))
     row_of_user = {user: row for row, user in enumerate(data.user_ids)}
     better, tied = [], []
@@ -80,8 +78,8 @@ def evaluate(
         better.append(above)
         tied.append(beside)
         if done % 100 == 0:
-            progress("evaluate", done, len(split.candidates))
-    progress("evaluate", len(better), len(split.candidates))
+            run.progress("evaluate", done, len(split.candidates))
+    run.progress("evaluate", len(better), len(split.candidates))
     return metrics.of_targets(better, tied, k)
 
 

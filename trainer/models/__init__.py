@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any, cast
 
 import msgspec
@@ -13,15 +14,28 @@ MODELS = {
     "als": "trainer.models.als:Als",
     "neumf": "trainer.models.neumf:NeuMF",
 }
-"""Each model's name and class; a new model joins here and in tests/contract/test_models.py."""
+"""Our models: name and class; a new one joins here and in tests/contract/test_models.py."""
+
+ENTRY_POINTS = "rheos.models"
+"""The group in which an installed package names its models, each ``name = "module:Class"``."""
+
+
+def known_models() -> dict[str, str]:
+    """All models by name, our own first; a package cannot take the name of one of these."""
+    installed = {found.name: found.value for found in entry_points(group=ENTRY_POINTS)}
+    return MODELS | {name: installed[name] for name in sorted(installed) if name not in MODELS}
 
 
 def model_class(name: str) -> type[Model]:
-    """The class of a model. Raises SettingsError for a name that is none."""
-    if name not in MODELS:
-        raise SettingsError(f"setting trainer.model = {name!r}: known are {', '.join(MODELS)}")
-    module, _, attribute = MODELS[name].partition(":")
-    return cast(type[Model], getattr(importlib.import_module(module), attribute))
+    """The class of a model. Raises SettingsError for a name that is none, or does not load."""
+    known = known_models()
+    if name not in known:
+        raise SettingsError(f"setting trainer.model = {name!r}: known are {', '.join(known)}")
+    module, _, attribute = known[name].partition(":")
+    try:
+        return cast(type[Model], getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"setting trainer.model = {name!r}: {error}") from None
 
 
 def model_of(name: str, parameters: Mapping[str, Any]) -> Model:

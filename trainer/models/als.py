@@ -18,7 +18,7 @@ from rheos.encoder import EncoderContext
 from rheos.fold_in import FoldIn
 from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet, Pairs, pairs
-from trainer.models.model import Fitted, Progress
+from trainer.models.model import Capability, Fitted, Run
 
 BLOCK_PAIRS = 4096
 """Pairs solved at once, padding included: their (4096, 64) float32 factors fill 1 MB of cache."""
@@ -49,14 +49,13 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 20
 
     name: ClassVar[str] = "als"
-    ranks: ClassVar[bool] = False
-    explains: ClassVar[bool] = True
+    can: ClassVar[frozenset[Capability]] = frozenset({"item_vectors", "fold_in", "explain"})
 
-    def fit(self, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
+    def fit(self, data: DataSet, run: Run) -> Fitted:
         found = pairs(data)
         if not (found.mean_weights > 0).any():
             raise ValueError("als: no interaction has a weight above 0")
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(run.seed)
         scale = 1.0 / self.factors
         X = random.normal(0, scale, (len(data.user_ids), self.factors)).astype(np.float32)
         Y = random.normal(0, scale, (len(data.item_ids), self.factors)).astype(np.float32)
@@ -67,11 +66,11 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
             found.items[order], found.users[order], extra[order], wanted[order], len(Y)
         )
         # The threads are ours, over blocks: BLAS' own would only get in their way.
-        with threadpool_limits(1), ThreadPoolExecutor(max(1, threads)) as pool:
+        with threadpool_limits(1), ThreadPoolExecutor(max(1, run.threads)) as pool:
             for iteration in range(self.iterations):
                 self._sweep(X, Y, by_user, pool)
                 self._sweep(Y, X, by_item, pool)
-                progress("fit", iteration + 1, self.iterations)
+                run.progress("fit", iteration + 1, self.iterations)
         encoder = FoldIn(
             EncoderContext({}, Y),
             alpha=self.alpha,

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from rheos.state import Float32s
 from trainer.data_set import DataSet, pairs
-from trainer.models.model import Fitted, Progress
+from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_map import HALF_STEPS, HistoryMapFit
 from trainer.models.neumf_network import Network, Sizes
 
@@ -58,12 +58,13 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 3
 
     name: ClassVar[str] = "neumf"
-    ranks: ClassVar[bool] = True
-    explains: ClassVar[bool] = True
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "explain", "rerank"}
+    )
 
-    def fit(self, data: DataSet, *, seed: int, threads: int, progress: Progress) -> Fitted:
-        with _threads(threads):
-            random = torch.Generator().manual_seed(seed)
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        with _threads(run.threads):
+            random = torch.Generator().manual_seed(run.seed)
             examples = _examples(data)
             epochs = 2 * self.pretrain_epochs + self.epochs + self.map_epochs
             done = 0
@@ -72,7 +73,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
                 nonlocal done
                 for _ in losses:
                     done += 1
-                    progress("fit", done, epochs)
+                    run.progress("fit", done, epochs)
 
             sizes = Sizes(
                 *(len(data.user_ids), len(data.item_ids)),

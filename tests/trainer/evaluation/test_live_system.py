@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from rheos.cli.live_system import FAR, FOLD_IN, LIVE, NEAR, TREND, LiveSystem
 from rheos.events import Event
+from rheos.live_system import FAR, FOLD_IN, LIVE, NEAR, TREND, LiveSystem
 from rheos.settings import from_tree
 from trainer.evaluation import event_log
 from trainer.evaluation.refit import Refit

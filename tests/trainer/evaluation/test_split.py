@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from rheos.generation import RANKERS
 from trainer.evaluation import split
-from trainer.models.model import Fitted, silent
+from trainer.models.model import Fitted, Run
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "ncf-ml-1m"
 
@@ -33,7 +33,7 @@ class Half(Struct):
 
     name: ClassVar[str] = "half"
 
-    def fit(self, data, *, seed, threads, progress):
+    def fit(self, data, run):
         vectors = np.array([[0.0], [0.0], [1.0]], np.float32)
         users = np.array([[1.0], [0.0]], np.float32)
         encoder = {"kind": "fold_in", "alpha": 1.0, "regularisation": 1.0}
@@ -42,7 +42,7 @@ class Half(Struct):
 
 def test_a_tiny_split_worked_out_by_hand(tmp_path):
     write(tmp_path)
-    found = split.evaluate(split.read_ncf(tmp_path), Half(), 10, seed=0, threads=1, progress=silent)
+    found = split.evaluate(split.read_ncf(tmp_path), Half(), 10, Run())
     # The second user's hundred scores all tie: a tenth of a hit.
     assert found.hit_rate == pytest.approx((1 + 0.1) / 2)
     assert found.cases == 2
@@ -56,7 +56,7 @@ def test_a_ranker_scores_the_candidates_that_the_model_knows(tmp_path, monkeypat
     monkeypatch.setitem(RANKERS, "against", lambda parameters, tensors: Against())
     write(tmp_path)
     model = Half({"kind": "against"})
-    found = split.evaluate(split.read_ncf(tmp_path), model, 10, seed=0, threads=1, progress=silent)
+    found = split.evaluate(split.read_ncf(tmp_path), model, 10, Run())
     assert found.hit_rate == 0.0
 
 

@@ -6,7 +6,7 @@ import pytest
 from trainer.data_set import DataSet, of_interactions, pairs
 from trainer.models import als as als_module
 from trainer.models.als import Als
-from trainer.models.model import Fitted, silent
+from trainer.models.model import Fitted, Run
 
 
 def some_data(seed: int = 0, users: int = 30, items: int = 20, count: int = 250) -> DataSet:
@@ -21,7 +21,7 @@ def some_data(seed: int = 0, users: int = 30, items: int = 20, count: int = 250)
 
 
 def fit(model: Als, data: DataSet, threads: int = 1) -> Fitted:
-    return model.fit(data, seed=1, threads=threads, progress=silent)
+    return model.fit(data, Run(seed=1, threads=threads))
 
 
 def confidences(model: Als, data: DataSet) -> tuple[np.ndarray, np.ndarray]:

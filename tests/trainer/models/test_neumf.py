@@ -9,7 +9,7 @@ from rheos.snapshot_store import LocalStore
 from rheos.state import History
 from trainer.data_set import DataSet, of_interactions
 from trainer.fitting import make
-from trainer.models.model import silent
+from trainer.models.model import Run
 from trainer.models.neumf import NeuMF, _examples, fitted_of
 from trainer.models.neumf_map import HALF_STEPS, HistoryMapFit
 from trainer.models.neumf_network import Network, Sizes
@@ -139,7 +139,7 @@ def test_tuning_the_map_lowers_its_loss_and_leaves_the_network_alone() -> None:
 def test_ten_pairs_can_be_learned_by_heart() -> None:
     data = of_interactions([f"u{n}" for n in range(10)], [f"i{n}" for n in range(10)], range(10))
     model = NeuMF(factors=8, mlp_factors=8, epochs=150, batch=10, learning_rate=0.02)
-    fitted = model.fit(data, seed=0, threads=1, progress=silent)
+    fitted = model.fit(data, Run())
     scores = fitted.user_vectors[:, :8] @ fitted.item_vectors.T
     assert (scores.argmax(1) == np.arange(10)).mean() >= 0.9
 
@@ -147,15 +147,13 @@ def test_ten_pairs_can_be_learned_by_heart() -> None:
 def test_pretraining_is_done_when_asked_for() -> None:
     told = []
     model = NeuMF(factors=4, mlp_factors=4, epochs=2, pretrain_epochs=3, map_epochs=1)
-    model.fit(
-        some_data(), seed=0, threads=1, progress=lambda _, done, total: told.append((done, total))
-    )
+    model.fit(some_data(), Run(progress=lambda _, done, total: told.append((done, total))))
     assert told == [(n, 9) for n in range(1, 10)]
 
 
 def test_torchs_threads_are_as_before() -> None:
     before = torch.get_num_threads()
     NeuMF(factors=2, mlp_factors=4, epochs=1, map_epochs=0).fit(
-        some_data(), seed=0, threads=before + 1, progress=silent
+        some_data(), Run(threads=before + 1)
     )
     assert torch.get_num_threads() == before

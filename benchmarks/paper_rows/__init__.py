@@ -1,0 +1,1 @@
+"""The rows of benchmarks/paper_tables.py, a file each; ``ROW`` is the row."""
