@@ -4,13 +4,14 @@ Encoder on the history, inner product with all item vectors, then the ranker, if
 what retrieval reached; what the user had is left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from rheos.catalogue import UserAttributes
 from rheos.generation import Generation
-from rheos.state import Float32s, History, Int64s
+from rheos.state import Float32s, Float64s, History, Int64s
 from trainer.evaluation import metrics
 from trainer.evaluation.metrics import Accuracy
 
@@ -19,11 +20,30 @@ _AT_ONCE = 256  # (256, items) float32 scores: 100 MB for 100,000 items
 _MISSED = (metrics.NO_CANDIDATE, 0)
 
 
+class NotFiniteError(ValueError):
+    """Scores that are NaN or infinite: such a generation has no accuracy."""
+
+
 class Case(NamedTuple):
-    """What a user did, oldest first, and the item that came next."""
+    """What a user did, oldest first, and the item that came next; ``attributes`` if known."""
 
     history: History
     target: str
+    attributes: UserAttributes | None = None
+
+
+class Judged(NamedTuple):
+    """How n cases came out: ``better`` and ``tied`` (n,) as in ``metrics.of_targets``, and the
+    ``lists`` (n, k) of rows that would be shown, best first, -1 where a list is shorter.
+    """
+
+    better: Int64s
+    tied: Int64s
+    lists: Int64s
+
+    def values(self, k: int) -> Float64s:
+        """Expected values (n, metrics.MEASURES) at ``k``."""
+        return metrics.expected_values(self.better, self.tied, k)
 
 
 def accuracy(
@@ -39,41 +59,95 @@ def accuracy(
     ``depth`` candidates are retrieved for the ranker. A target that the generation does not know,
     that retrieval leaves behind, or that stands in the history itself is a miss.
     """
-    better: list[int] = []
-    tied: list[int] = []
-    for part in _parts(cases):
-        users = generation.encoder.encode([case.history for case in part])  # (B, dimensions)
-        scores = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
-        if not (np.isfinite(users).all() and np.isfinite(scores).all()):
-            return metrics.undefined(len(cases))
-        for case, user, own in zip(part, users, scores, strict=True):
-            own[_rows(generation, case.history.item_ids)] = -np.inf
-            final = own if generation.ranker is None else _ranked(generation, user, own, depth)
-            if np.isnan(final).any():
-                return metrics.undefined(len(cases))
-            row = generation.row_of.get(case.target)
-            above, beside = metrics.compare(final, row) if row is not None else _MISSED
-            better.append(above)
-            tied.append(beside)
-        progress(len(better), len(cases))
-    return metrics.of_targets(better, tied, k)
+    try:
+        return metrics.mean(judge(generation, cases, k, depth=depth, progress=progress).values(k))
+    except NotFiniteError:
+        return metrics.undefined(len(cases))
 
 
-def _ranked(generation: Generation, user: Float32s, scores: Float32s, depth: int) -> Float32s:
-    """The ranker's scores (N,) of the ``depth`` best of ``scores``; -inf for all others."""
+def judge(
+    generation: Generation,
+    cases: Sequence[Case],
+    k: int,
+    *,
+    depth: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Judged:
+    """How each case came out, as in ``accuracy``, and the list of ``k`` that it would be shown.
+
+    Raises NotFiniteError.
+    """
+    found = scores(
+        generation,
+        [case.history for case in cases],
+        [case.attributes for case in cases],
+        depth=depth,
+    )
+    return judge_scores(found, generation.row_of, cases, k, progress)
+
+
+def judge_scores(
+    found: Iterable[Float32s | Float64s],
+    row_of: Mapping[str, int],
+    cases: Sequence[Case],
+    k: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Judged:
+    """The same for any recommender: ``found`` has an array of scores (N,) for each case."""
+    better, tied = np.zeros(len(cases), np.int64), np.zeros(len(cases), np.int64)
+    lists = np.full((len(cases), k), -1, np.int64)
+    for place, (case, own) in enumerate(zip(cases, found, strict=True)):
+        row = row_of.get(case.target)
+        better[place], tied[place] = _MISSED if row is None else metrics.compare(own, row)
+        shown = best(own, k)
+        lists[place, : len(shown)] = shown
+        if (place + 1) % _AT_ONCE == 0 or place + 1 == len(cases):
+            progress(place + 1, len(cases))
+    return Judged(better, tied, lists)
+
+
+def scores(
+    generation: Generation,
+    histories: Sequence[History],
+    attributes: Sequence[UserAttributes | None],
+    *,
+    depth: int,
+) -> Iterator[Float32s]:
+    """Final scores (N,) of all items, for one user after the other.
+
+    -inf: not among the candidates, that is, in the history or left behind by retrieval, which
+    finds ``depth`` items for the ranker. Raises NotFiniteError.
+    """
+    for start in range(0, len(histories), _AT_ONCE):
+        part = histories[start : start + _AT_ONCE]
+        users = generation.encoder.encode(part, attributes[start : start + _AT_ONCE])
+        retrieved = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
+        if not (np.isfinite(users).all() and np.isfinite(retrieved).all()):
+            raise NotFiniteError(f"{generation.name}: a score is not finite")
+        for history, user, own in zip(part, users, retrieved, strict=True):
+            own[_rows(generation, history.item_ids)] = -np.inf
+            yield own if generation.ranker is None else _ranked(generation, user, own, depth)
+
+
+def best(found: Float32s | Float64s, k: int) -> Int64s:
+    """Rows of the ``k`` highest scores (N,), best first, equal ones by row; fewer if -inf."""
+    rows = np.arange(len(found)) if k >= len(found) else np.sort(np.argpartition(-found, k)[:k])
+    rows = rows[found[rows] > -np.inf]
+    return rows[np.argsort(-found[rows], kind="stable")]
+
+
+def _ranked(generation: Generation, user: Float32s, found: Float32s, depth: int) -> Float32s:
+    """The ranker's scores (N,) of the ``depth`` best of ``found``; -inf for all others."""
     assert generation.ranker is not None
-    depth = min(depth, len(scores))
-    rows: Int64s = np.argpartition(-scores, depth - 1)[:depth]
-    rows = rows[scores[rows] > -np.inf]
-    final = np.full(len(scores), -np.inf, np.float32)
+    depth = min(depth, len(found))
+    rows: Int64s = np.argpartition(-found, depth - 1)[:depth]
+    rows = rows[found[rows] > -np.inf]
+    final = np.full(len(found), -np.inf, np.float32)
     final[rows] = generation.ranker.score(user, rows)
+    if not (final < np.inf).all():
+        raise NotFiniteError(f"{generation.name}: a score of the ranker is not finite")
     return final
 
 
 def _rows(generation: Generation, item_ids: Sequence[str]) -> list[int]:
     return [generation.row_of[item_id] for item_id in item_ids if item_id in generation.row_of]
-
-
-def _parts(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
-    for start in range(0, len(cases), _AT_ONCE):
-        yield cases[start : start + _AT_ONCE]

@@ -106,3 +106,27 @@ def test_scores_that_are_not_finite_have_no_accuracy(make_generation):
 
 def test_no_cases_have_no_accuracy(make_generation):
     assert served.accuracy(make_generation(), [], 5, depth=DEPTH).cases == 0
+
+
+@pytest.mark.parametrize("ranker", [None, {"kind": "backwards"}])
+def test_the_lists_are_those_that_would_be_shown(make_generation, ranker):
+    generation = make_generation(ranker)
+    cases = list(drawn_cases(50))
+    judged = served.judge(generation, cases, 4, depth=DEPTH)
+    for one, rows in zip(cases, judged.lists.tolist(), strict=True):
+        for place, row in enumerate(rows):
+            assert slow_rank(generation, one._replace(target=f"i{row}"), DEPTH) == place
+
+
+def test_a_list_longer_than_what_is_left_ends_with_nothing(make_generation):
+    had = [f"i{n}" for n in range(18)]
+    (rows,) = served.judge(make_generation(), [case(had, "i19")], 30, depth=DEPTH).lists
+    assert sorted(rows[:2]) == [18, 19]
+    assert (rows[2:] == -1).all()
+
+
+@pytest.mark.parametrize("wild", [np.nan, np.inf])
+def test_a_ranker_whose_scores_are_not_finite_has_no_accuracy(make_generation, wild):
+    generation = make_generation({"kind": "backwards"})
+    generation.ranker.score = lambda user, rows: np.full(len(rows), wild, np.float32)
+    assert math.isnan(served.accuracy(generation, [case(["i1"], "i2")], 5, depth=DEPTH).ndcg)
