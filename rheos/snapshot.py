@@ -2,7 +2,8 @@
 
 ``manifest.json`` names every other file with its size and sha256; the generation's name is its
 number and the first 8 hex digits of the manifest's own sha256. Tensors are safetensors, the rest
-JSON; nothing is ever unpickled.
+JSON; nothing is ever unpickled. Extra files, such as a report for people, stand beside what serves:
+the manifest names them too, and they are read and verified when somebody asks for them.
 """
 
 import hashlib
@@ -31,7 +32,8 @@ FORMAT = 1
 WRITING = ".writing-"
 """How the name of a directory begins that is still being filled."""
 
-_NAME = re.compile(r"^[1-9][0-9]{0,17}-[0-9a-f]{8}$")
+_NAME = re.compile(r"[1-9][0-9]{0,17}-[0-9a-f]{8}")
+_EXTRA = re.compile(r"[a-z][a-z0-9_-]{0,63}\.(json|html)")
 
 
 class SnapshotError(ValueError):
@@ -45,7 +47,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a generation is. ``window``: each events partition's fitted offsets [from, to), of the
-    events topic with the id ``topic_id``.
+    events topic with the id ``topic_id``. ``start``: the generation whose fit this one began with.
     """
 
     format: int = FORMAT
@@ -59,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     window: dict[str, tuple[int, int]]
     topic_id: str = ""
     parameters: dict[str, Any]
+    start: str = ""
     metrics: dict[str, Any]
     encoder: dict[str, Any]
     ranker: dict[str, Any] | None = None
@@ -91,7 +94,12 @@ def software_versions() -> dict[str, str]:
 
 def is_name(name: str) -> bool:
     """Whether ``name`` has the form of a generation's name; other names never reach a path."""
-    return bool(_NAME.match(name))
+    return bool(_NAME.fullmatch(name))
+
+
+def is_extra(file: str) -> bool:
+    """Whether an extra file may have this name; other names never reach a path."""
+    return bool(_EXTRA.fullmatch(file)) and file not in (MANIFEST, ITEMS)
 
 
 def number_of(name: str) -> int:
@@ -99,20 +107,28 @@ def number_of(name: str) -> int:
 
 
 def write(
-    parent: Path, manifest: Manifest, item_ids: Sequence[str], tensors: Mapping[str, Float32s]
+    parent: Path,
+    manifest: Manifest,
+    item_ids: Sequence[str],
+    tensors: Mapping[str, Float32s],
+    files: Mapping[str, bytes] = {},
 ) -> Path:
     """Writes a snapshot under ``parent`` and returns its directory, named as the generation.
 
     Atomic: a temporary directory is filled, fsynced and renamed. Raises SnapshotError for content
-    that no reader would accept (wrong shapes, NaN), OSError for the disk.
+    that no reader would accept (wrong shapes, NaN, names of extra ``files``), OSError for the disk.
     """
     _check_content(str(manifest.number), manifest, item_ids, tensors)
+    for file in files:
+        if not is_extra(file):
+            raise SnapshotError(f"snapshot {manifest.number}: no extra file is called {file!r}")
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=parent))
     try:
         contents = {
             ITEMS: msgspec.json.encode(list(item_ids)),
             TENSORS: save_tensors({name: np.ascontiguousarray(t) for name, t in tensors.items()}),
+            **files,
         }
         entries = {name: _entry(data) for name, data in contents.items()}
         sealed = msgspec.json.encode(msgspec.structs.replace(manifest, files=entries))
@@ -134,7 +150,34 @@ def write(
 
 
 def read(directory: Path) -> Snapshot:
-    """Reads and verifies a whole snapshot. Raises SnapshotError if anything at all is wrong."""
+    """Reads and verifies all of a snapshot that serves, and none of its extra files.
+
+    Raises SnapshotError if anything at all is wrong.
+    """
+    name = directory.name
+    manifest = read_manifest(directory)
+    contents = {file: _verified(directory, manifest, file) for file in (ITEMS, TENSORS)}
+    try:
+        item_ids = msgspec.json.decode(contents[ITEMS], type=list[str])
+        tensors = load_tensors(contents[TENSORS])
+    except (msgspec.DecodeError, SafetensorError) as error:
+        raise SnapshotError(f"snapshot {name}: {error}") from None
+    _check_content(name, manifest, item_ids, tensors)
+    return Snapshot(name, manifest, item_ids, tensors)
+
+
+def read_extra(directory: Path, file: str) -> bytes:
+    """An extra file of a snapshot, verified. Raises SnapshotError, also if there is none."""
+    if not is_extra(file):
+        raise SnapshotError(f"snapshot {directory.name}: no extra file is called {file!r}")
+    manifest = read_manifest(directory)
+    if file not in manifest.files:
+        raise SnapshotError(f"snapshot {directory.name}: it has no {file}")
+    return _verified(directory, manifest, file)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The verified manifest of a snapshot. Raises SnapshotError."""
     name = directory.name
     if not is_name(name):
         raise SnapshotError(f"snapshot {name!r}: the name is no generation's, like 12-3fa94c01")
@@ -151,20 +194,16 @@ def read(directory: Path) -> Snapshot:
         )
     if manifest.number != number_of(name):
         raise SnapshotError(f"snapshot {name}: {MANIFEST} says number {manifest.number}")
-    contents = {}
-    for file in (ITEMS, TENSORS):
-        entry = manifest.files.get(file)
-        data = _read(directory, file)
-        if entry is None or _entry(data) != entry:
-            raise SnapshotError(f"snapshot {name}: {file} differs from the manifest's sha256")
-        contents[file] = data
-    try:
-        item_ids = msgspec.json.decode(contents[ITEMS], type=list[str])
-        tensors = load_tensors(contents[TENSORS])
-    except (msgspec.DecodeError, SafetensorError) as error:
-        raise SnapshotError(f"snapshot {name}: {error}") from None
-    _check_content(name, manifest, item_ids, tensors)
-    return Snapshot(name, manifest, item_ids, tensors)
+    return manifest
+
+
+def _verified(directory: Path, manifest: Manifest, file: str) -> bytes:
+    """A file's bytes, as the manifest has their size and sha256."""
+    data = _read(directory, file)
+    if _entry(data) != manifest.files.get(file):
+        name = directory.name
+        raise SnapshotError(f"snapshot {name}: {file} differs from the manifest's sha256")
+    return data
 
 
 def _check_content(

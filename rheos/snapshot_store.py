@@ -17,12 +17,19 @@ class SnapshotStore(Protocol):
     """All methods block on I/O. Names are generations' (``12-3fa94c01``)."""
 
     def put(
-        self, manifest: Manifest, item_ids: Sequence[str], tensors: Mapping[str, Float32s]
+        self,
+        manifest: Manifest,
+        item_ids: Sequence[str],
+        tensors: Mapping[str, Float32s],
+        files: Mapping[str, bytes] = {},
     ) -> str:
-        """Stores a snapshot, wholly or not at all, and returns its name."""
+        """Stores a snapshot, extra files with it, wholly or not at all, and returns its name."""
 
     def get(self, name: str) -> Snapshot:
         """The verified snapshot; raises SnapshotError if it is absent or anything is wrong."""
+
+    def extra(self, name: str, file: str) -> bytes:
+        """A verified extra file of a snapshot; raises SnapshotError if there is none."""
 
     def names(self) -> list[str]:
         """All stored names, by number."""
@@ -38,18 +45,29 @@ class LocalStore:
         self._directory = directory
 
     def put(
-        self, manifest: Manifest, item_ids: Sequence[str], tensors: Mapping[str, Float32s]
+        self,
+        manifest: Manifest,
+        item_ids: Sequence[str],
+        tensors: Mapping[str, Float32s],
+        files: Mapping[str, bytes] = {},
     ) -> str:
-        name = snapshot.write(self._directory, manifest, item_ids, tensors).name
+        name = snapshot.write(self._directory, manifest, item_ids, tensors, files).name
         remove_leftovers(self._directory, snapshot.WRITING, _DELETING)
         return name
 
     def get(self, name: str) -> Snapshot:
+        return snapshot.read(self.path(name))
+
+    def extra(self, name: str, file: str) -> bytes:
+        return snapshot.read_extra(self.path(name), file)
+
+    def path(self, name: str) -> Path:
+        """The directory of a stored snapshot. Raises SnapshotError if there is none."""
         if not snapshot.is_name(name):
             raise SnapshotError(f"snapshot {name!r}: the name is no generation's, like 12-3fa94c01")
         if not (self._directory / name).is_dir():
             raise SnapshotError(f"snapshot {name}: not in {self._directory}")
-        return snapshot.read(self._directory / name)
+        return self._directory / name
 
     def names(self) -> list[str]:
         if not self._directory.is_dir():

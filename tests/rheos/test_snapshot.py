@@ -84,7 +84,9 @@ def test_a_deleted_snapshot_is_gone_and_deleting_it_twice_is_no_error(
         store.get(name)
 
 
-@pytest.mark.parametrize("name", ["../../etc", "3-xyz", "0-00000000", "", "3-3fa94c01/.."])
+@pytest.mark.parametrize(
+    "name", ["../../etc", "3-xyz", "0-00000000", "", "3-3fa94c01/..", "3-3fa94c01\n"]
+)
 def test_a_name_that_is_no_generations_never_reaches_a_path(
     store: SnapshotStore, name: str
 ) -> None:
@@ -175,3 +177,54 @@ def test_manifests_are_plain_json(tmp_path: Path) -> None:
         "items.json",
         "tensors.safetensors",
     }
+
+
+EXTRA = {"report.json": b'{"ndcg": 0.1}', "report.html": b"<!doctype html>"}
+
+
+def test_extra_files_are_kept_beside_what_serves(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    name = store.put(manifest(), ITEMS, tensors(), EXTRA)
+    assert {file: store.extra(name, file) for file in EXTRA} == EXTRA
+    assert store.get(name).item_ids == ITEMS
+    assert store.put(manifest(), ITEMS, tensors()) != name  # another manifest, another generation
+
+
+def test_a_snapshot_without_extra_files_says_that_it_has_none(store: SnapshotStore) -> None:
+    name = store.put(manifest(), ITEMS, tensors())
+    with pytest.raises(SnapshotError, match=rf"{name}: it has no report\.json"):
+        store.extra(name, "report.json")
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_a_damaged_extra_file_is_refused_and_hinders_no_serving(
+    tmp_path: Path, damage: str
+) -> None:
+    store = LocalStore(tmp_path)
+    name = store.put(manifest(), ITEMS, tensors(), EXTRA)
+    path = tmp_path / name / "report.json"
+    if damage == "flip":
+        path.write_bytes(b'{"ndcg": 0.9}')
+    else:
+        path.unlink()
+    with pytest.raises(SnapshotError, match=rf"{name}.*report\.json"):
+        store.extra(name, "report.json")
+    assert store.get(name).item_ids == ITEMS
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("../report.json", "/etc/report.json", "a/report.json", ".report.json", "", "report"),
+        *("manifest.json", "items.json", "tensors.safetensors", "report.js", "report.json\n"),
+        *("Report.json", "report\0.json", "répört.json", "a" * 65 + ".json"),
+    ],
+)
+def test_hostile_names_of_extra_files_never_reach_a_path(tmp_path: Path, file: str) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(SnapshotError, match="no extra file is called"):
+        store.put(manifest(), ITEMS, tensors(), {file: b"x"})
+    assert store.names() == []
+    name = store.put(manifest(), ITEMS, tensors())
+    with pytest.raises(SnapshotError, match="no extra file is called"):
+        store.extra(name, file)
