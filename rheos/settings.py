@@ -222,6 +222,13 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=0, lt=1, description="Share of NDCG that a new model may fall short by."),
     ] = 0.02
+    gate_confidence: Annotated[
+        float,
+        Meta(ge=0.5, lt=1, description="How sure the gate must be that a model is worse than so."),
+    ] = 0.95
+    warm_start: Annotated[
+        bool, Meta(description="Begin a fit where the serving generation's ended, if it can.")
+    ] = True
     keep: Annotated[
         int, Meta(ge=2, description="Promoted generations kept in the snapshot store.")
     ] = 5
@@ -230,6 +237,67 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     device: Annotated[
         str, Meta(description="Where torch models are fitted: cpu, cuda; auto: a GPU if there is.")
     ] = "auto"
+
+
+class FeatureDeclaration(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A feature of items or users: where it stands in their records, and what it is."""
+
+    name: Annotated[
+        str,
+        Meta(
+            description="Names the feature; without a path it is its place, too.",
+            pattern=r"^[^\x00-\x1f]{1,100}$",
+        ),
+    ]
+    kind: Annotated[
+        Literal["numeric", "categorical", "bag", "text"],
+        Meta(description="A number, one of several values, a list of such, or free text."),
+    ]
+    path: Annotated[
+        str, Meta(description="title, category or price of an item, else attributes.NAME.")
+    ] = ""
+    scale: Annotated[
+        Literal["quantiles", "standard"],
+        Meta(description="numeric: by sixteen equal shares, or clipped and standardised."),
+    ] = "quantiles"
+    vocabulary: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="categorical, bag: values told apart at most."),
+    ] = 1000
+    buckets: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="Hash buckets: of rarer values, of a text's n-grams."),
+    ] = 512
+    vectors: Annotated[
+        Literal["ngrams", "wordllama"],
+        Meta(description="text: hashed n-grams of characters, or a language model's vectors."),
+    ] = "ngrams"
+
+    def place(self, fields: tuple[str, ...]) -> str:
+        """Where it stands in a record that has ``fields`` of its own: path, or derived."""
+        return self.path or (self.name if self.name in fields else f"attributes.{self.name}")
+
+
+ITEM_FIELDS = ("title", "category", "price")
+USER_FIELDS: tuple[str, ...] = ()
+"""What features may read of an item's and a user's record besides its attributes."""
+
+
+class FeatureSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What models may read of the records of items and users."""
+
+    items: Annotated[
+        tuple[FeatureDeclaration, ...],
+        Meta(max_length=64, description="Features of items, from their catalogue records."),
+    ] = (
+        FeatureDeclaration(name="category", kind="categorical"),
+        FeatureDeclaration(name="price", kind="numeric"),
+        FeatureDeclaration(name="title", kind="text", buckets=4096),
+    )
+    users: Annotated[
+        tuple[FeatureDeclaration, ...],
+        Meta(max_length=64, description="Features of users, from their attributes."),
+    ] = ()
 
 
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -285,6 +353,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     indexer: IndexerSettings = field(default_factory=IndexerSettings)
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
     sources: Annotated[
         tuple[SourceSettings, ...],
         Meta(description="Topics with foreign shapes, turned into events by the intake agent."),
@@ -341,7 +410,10 @@ def from_tree(tree: Mapping[str, Any]) -> Settings:
 
 
 def keys() -> Iterator[tuple[str, str, Any]]:
-    """Every key as (dotted name, doc line, default), in order; a source's as ``sources[].key``."""
+    """Every key as (dotted name, doc line, default), in order.
+
+    The keys of a list's tables are as ``sources[].key``; users' features have those of items.
+    """
     for top in msgspec.structs.fields(Settings):
         section = _section_class(top.name)
         if section is None:
@@ -353,8 +425,10 @@ def keys() -> Iterator[tuple[str, str, Any]]:
                     _doc_line(section, inner.name),
                     _default(inner),
                 )
-    for inner in msgspec.structs.fields(SourceSettings):
-        yield f"sources[].{inner.name}", _doc_line(SourceSettings, inner.name), _default(inner)
+    listed = {"features.items": FeatureDeclaration, "sources": SourceSettings}
+    for name, owner in listed.items():
+        for inner in msgspec.structs.fields(owner):
+            yield f"{name}[].{inner.name}", _doc_line(owner, inner.name), _default(inner)
 
 
 def _section_class(name: str) -> type[Struct] | None:
@@ -445,6 +519,8 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"setting events.rating_best = {events.rating_best}: above events.rating_neutral"
         )
+    _check_features("items", settings.features.items, ITEM_FIELDS)
+    _check_features("users", settings.features.users, USER_FIELDS)
     names: set[str] = set()
     for source in settings.sources:
         if bool(source.type) == bool(source.fixed_type):
@@ -458,3 +534,20 @@ def _check_together(settings: Settings) -> None:
         if source.name in names:
             raise SettingsError(f"sources.{source.name}: the name stands twice")
         names.add(source.name)
+
+
+def _check_features(
+    owner: str, features: tuple[FeatureDeclaration, ...], fields: tuple[str, ...]
+) -> None:
+    names: set[str] = set()
+    for number, feature in enumerate(features):
+        key = f"setting features.{owner}[{number}]"
+        place = feature.place(fields)
+        if place not in fields and not place.removeprefix("attributes."):
+            raise SettingsError(f"{key}.path = {place!r}: an attribute has a name")
+        if place not in fields and not place.startswith("attributes."):
+            known = ", ".join((*fields, "attributes.NAME"))
+            raise SettingsError(f"{key}.path = {place!r}: known are {known}")
+        if feature.name in names:
+            raise SettingsError(f"{key}.name = {feature.name!r}: the name stands twice")
+        names.add(feature.name)

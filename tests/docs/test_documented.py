@@ -19,9 +19,10 @@ def text_of(page: str) -> str:
 
 
 def settings_row(dotted: str, line: str, default: object) -> str:
-    """A key's row in docs/settings.md; a source has no variable, since there may be many."""
+    """A key's row in docs/settings.md; a list of tables has no variables."""
     shown = "required" if default is msgspec.NODEFAULT else shown_default(dotted, default)
-    variable = "" if dotted.startswith("sources") else f"`RHEOS_{dotted.upper().replace('.', '_')}`"
+    listed = dotted == "sources" or "[]" in dotted
+    variable = "" if listed else f"`RHEOS_{dotted.upper().replace('.', '_')}`"
     return f"| `{dotted}` | {shown} | {line} | {variable} |"
 
 

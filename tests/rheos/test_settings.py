@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheos.settings import Settings, SettingsError, from_tree, keys, load
+from rheos.settings import ITEM_FIELDS, Settings, SettingsError, from_tree, keys, load
 
 
 def written(folder: Path, text: str) -> Path:
@@ -86,7 +86,7 @@ def test_a_variable_is_cast_to_its_keys_type(
 
 def test_every_key_can_be_set_by_its_variable_to_its_default(elsewhere: Path) -> None:
     for dotted, _, default in keys():
-        if default is msgspec.NODEFAULT or dotted.startswith("sources"):
+        if default is msgspec.NODEFAULT or dotted == "sources" or "[]" in dotted:
             continue
         name = "RHEOS_" + dotted.upper().replace(".", "_")
         text = default if isinstance(default, str) else msgspec.json.encode(default).decode()
@@ -168,6 +168,42 @@ SOURCE = {"name": "clicks", "topic": "clicks", "user": "u", "item": "i", "time":
 )
 def test_a_wrong_source_is_named(sources: list[dict[str, Any]], named: str) -> None:
     assert named in refusal({"sources": sources})
+
+
+@pytest.mark.parametrize(
+    ("features", "named"),
+    [
+        ({"items": [{"name": "brand", "kind": "colour"}]}, "items[0].kind = 'colour'"),
+        ({"items": [{"name": "brand", "kind": "text", "path": "brand"}]}, "[0].path = 'brand'"),
+        ({"items": [{"name": "a", "kind": "text", "path": "attributes."}]}, "'attributes.'"),
+        ({"items": [{"name": "a", "kind": "bag", "vocabulary": -1}]}, "items[0].vocabulary = -1"),
+        ({"items": [{"name": "a", "kind": "bag", "size": 1}]}, "features.items[0].size"),
+        ({"users": [{"name": "title", "kind": "text", "path": "title"}]}, "known are attributes"),
+        ({"users": [{"name": "a", "kind": "bag"}] * 2}, "features.users[1].name = 'a'"),
+        ({"users": [{"name": "", "kind": "bag"}]}, "features.users[0].name = ''"),
+    ],
+)
+def test_a_wrong_feature_is_named(features: dict[str, Any], named: str) -> None:
+    assert named in refusal({"features": features})
+
+
+def test_a_feature_stands_at_its_path_or_where_its_name_says() -> None:
+    declared = from_tree(
+        {
+            "features": {
+                "items": [
+                    {"name": "title", "kind": "text"},
+                    {"name": "brand", "kind": "categorical"},
+                    {"name": "cost", "kind": "numeric", "path": "price"},
+                ]
+            }
+        }
+    ).features.items
+    assert [feature.place(ITEM_FIELDS) for feature in declared] == [
+        "title",
+        "attributes.brand",
+        "price",
+    ]
 
 
 @pytest.mark.parametrize(
