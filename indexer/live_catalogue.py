@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from indexer.item_numbers import ItemNumbers
 from rheos.catalogue import Item, UserAttributes, decode_item, decode_user
+from rheos.state import Float64s, Int64s
 
 NO_CATEGORY = -1
 _NO_LABEL: tuple[str | None, float | None] = (None, None)
@@ -15,9 +16,9 @@ _NO_LABEL: tuple[str | None, float | None] = (None, None)
 class LiveCatalogue:
     """The latest records, encoded, and arrays by item number. One thread puts, any reads.
 
-    ``available`` (n,) and ``categories`` (n,) may be shorter than the numbers: an item beyond
-    their end is in no catalogue, so it is available and of no category. They are replaced when
-    they grow; take a reference once per query.
+    ``available``, ``categories`` and ``prices`` (n,), NaN where there is none, may be shorter than
+    the numbers: an item beyond their end is in no catalogue, so it is available and of no category
+    or price. They are replaced when they grow; take a reference once per query.
     """
 
     def __init__(self, numbers: ItemNumbers) -> None:
@@ -30,6 +31,7 @@ class LiveCatalogue:
         self._lock = threading.Lock()
         self.available: npt.NDArray[np.bool_] = np.ones(1024, bool)
         self.categories: npt.NDArray[np.int32] = np.full(1024, NO_CATEGORY, np.int32)
+        self.prices: Float64s = np.full(1024, np.nan)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -51,6 +53,7 @@ class LiveCatalogue:
                 self._labels[item_id] = (item.title or None, item.price)
         self.available[number] = item.available and not item.deleted
         self.categories[number] = code
+        self.prices[number] = np.nan if item.price is None else item.price
 
     def remove_item(self, item_id: str) -> None:
         """A tombstone: off sale for as long as this process knows of it."""
@@ -61,6 +64,7 @@ class LiveCatalogue:
             self._deleted.add(item_id)
         self.available[number] = False
         self.categories[number] = NO_CATEGORY
+        self.prices[number] = np.nan
 
     def put_user(self, user_id: str, value: bytes) -> None:
         """Raises InvalidRecordError."""
@@ -90,6 +94,12 @@ class LiveCatalogue:
         """An item's title and price, as far as the catalogue says."""
         return self._labels.get(item_id, _NO_LABEL)
 
+    def prices_of(self, numbers: Int64s) -> Float64s:
+        """Prices (n,) of items; NaN for those that have none."""
+        prices = self.prices
+        inside = (numbers >= 0) & (numbers < len(prices))
+        return np.where(inside, prices[np.where(inside, numbers, 0)], np.nan)
+
     def category_code(self, category: str) -> int | None:
         """What ``categories`` holds for a category, or None if no item has it."""
         return self._codes.get(category)
@@ -116,6 +126,9 @@ class LiveCatalogue:
             available[: len(self.available)] = self.available
             categories = np.full(size, NO_CATEGORY, np.int32)
             categories[: len(self.categories)] = self.categories
+            prices = np.full(size, np.nan)
+            prices[: len(self.prices)] = self.prices
+            self.prices = prices
             # In this order: a reader takes `available` first and never finds it the longer one.
             self.categories = categories
             self.available = available

@@ -3,7 +3,7 @@
 Nothing here waits, but for the search of an index that says so (``Index.waits``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import NamedTuple
 
@@ -13,7 +13,21 @@ import numpy.typing as npt
 from indexer.candidates import TREND_MOST, NextScores, best, recent_items
 from indexer.explanation import Reason, explain
 from indexer.live_view import LiveView
-from indexer.ranking import NEW, NEXT, TREND, VECTOR, Layer, Ranked, allowed, fuse, union
+from indexer.ranking import (
+    ITEM_WEIGHTS,
+    NEW,
+    NEXT,
+    SOURCES,
+    TREND,
+    VECTOR,
+    Facts,
+    Layer,
+    Ranked,
+    allowed,
+    blended,
+    fuse,
+    union,
+)
 from indexer.serving import Serving
 from rheos.settings import Settings
 from rheos.state import Float32s, Float64s, History, Int64s
@@ -50,6 +64,19 @@ class Choice(NamedTuple):
     ignored: list[str]
 
 
+class Gathered(NamedTuple):
+    """What an answer is made of: candidates (n,), item numbers that ascend, and their layers.
+
+    ``recent`` are the history's items that next-lists were taken of, newest first; ``taken`` the
+    numbers of all of its items, -1 for those that have none.
+    """
+
+    candidates: Int64s
+    layers: list[Layer]
+    recent: list[str]
+    taken: Int64s
+
+
 class Retrieval:
     """Recommends from what ``view`` says now and one generation, or none before the first."""
 
@@ -66,7 +93,49 @@ class Retrieval:
         serving: Serving | None,
         user_vector: Float32s | None,
     ) -> Choice:
-        """The list for a history. ``user_vector`` (dimensions,) is of ``serving``'s generation."""
+        """The list for a history. ``user_vector`` (dimensions,) is of ``serving``'s generation.
+
+        A generation's blend ranks it, unless the asker takes some of the sources only.
+        """
+        generation = None if serving is None else serving.generation
+        blend = None
+        if generation is not None and wish.sources.issuperset(SOURCES):
+            blend = generation.blend
+        gathered = self.gather(wish, history, serving, user_vector, every_layer=blend is not None)
+        candidates = gathered.candidates
+        if blend is None:
+            ranked = self._fused(gathered.layers, candidates, wish.k)
+        else:
+            facts = self.facts(gathered, history)
+            ranked = blended(gathered.layers, facts, blend, wish.k, self._id_of(candidates))
+        items = self._chosen(ranked, candidates, serving)
+        if wish.explain:
+            reasons = explain(
+                [item.item_id for item in items],
+                history=history,
+                recent=gathered.recent,
+                generation=generation,
+                next_lists=self._view.next_lists,
+            )
+            items = [item._replace(because=why) for item, why in zip(items, reasons, strict=True)]
+        known = self._known(gathered.taken, serving)
+        ignored = [] if known.all() else list(compress(history.item_ids, (~known).tolist()))
+        return Choice(items, list(dict.fromkeys(ignored)))
+
+    def gather(
+        self,
+        wish: Wish,
+        history: History,
+        serving: Serving | None,
+        user_vector: Float32s | None,
+        *,
+        every_layer: bool,
+    ) -> Gathered:
+        """The candidates of a history and what each layer thinks of them.
+
+        ``every_layer``, as blends read them: also those to which the settings give no weight, and
+        the inner products beside the ranker's scores.
+        """
         settings, view = self._retrieval, self._view
         recent = recent_items(history, self._gap_ms)
         following: NextScores | None = None
@@ -88,11 +157,18 @@ class Retrieval:
                 parts.append(filter_.nearest(serving, vector, depth))
             if NEW in wish.sources:
                 parts.append(filter_.only(serving.nearest_new(vector)))
+        together = None
+        if serving is not None and ITEM_WEIGHTS in wish.sources:
+            together = serving.item_scores(history)
+        if serving is not None and together is not None:
+            depth = max(settings.item_weights_depth, wish.k)
+            numbers = filter_.only(serving.numbers_of_rows[together.rows])
+            parts.append(best(numbers, together.of(serving.rows(numbers)), depth))
         if following is not None:
             depth = max(settings.next_depth, wish.k)
             numbers = filter_.only(following.numbers)
             for weight, scores in zip(self._next_weights, following.of(numbers), strict=True):
-                if weight > 0:
+                if every_layer or weight > 0:
                     parts.append(best(numbers, scores, depth))
         if TREND in wish.sources:
             parts.append(filter_.trend(max(settings.trend_depth, wish.k)))
@@ -100,28 +176,45 @@ class Retrieval:
 
         layers: list[Layer] = []
         if serving is not None and vector is not None and wish.sources & {VECTOR, NEW}:
-            scores = _vector_scores(serving, vector, user_vector, candidates)
-            layers.append(Layer(VECTOR, settings.vector_weight, scores))
+            told = _vector_scores(serving, vector, user_vector, candidates)
+            if not every_layer:  # the last word alone: the ranker's, where there is one
+                told = dict([told.popitem()])
+            layers += [
+                Layer(name, VECTOR, settings.vector_weight, scores) for name, scores in told.items()
+            ]
+        if serving is not None and together is not None:
+            scores = together.of(serving.rows(candidates))
+            weight = settings.item_weights_weight
+            layers.append(Layer("item_weights", ITEM_WEIGHTS, weight, scores))
         if following is not None and len(following.numbers):
-            for weight, scores in zip(self._next_weights, following.of(candidates), strict=True):
-                if weight > 0:
-                    layers.append(Layer(NEXT, weight, scores))
+            layers += [
+                Layer(name, NEXT, weight, scores)
+                for name, weight, scores in zip(
+                    ("near", "far"), self._next_weights, following.of(candidates), strict=True
+                )
+                if every_layer or weight > 0
+            ]
         if TREND in wish.sources:
-            layers.append(Layer(TREND, settings.trend_weight, view.trend.scores(candidates)))
-        ranked = self._fused(layers, candidates, wish.k)
-        items = self._chosen(ranked, candidates, serving)
-        if wish.explain:
-            reasons = explain(
-                [item.item_id for item in items],
-                history=history,
-                recent=recent,
-                generation=None if serving is None else serving.generation,
-                next_lists=view.next_lists,
-            )
-            items = [item._replace(because=why) for item, why in zip(items, reasons, strict=True)]
-        known = self._known(taken, serving)
-        ignored = [] if known.all() else list(compress(history.item_ids, (~known).tolist()))
-        return Choice(items, list(dict.fromkeys(ignored)))
+            trend = view.trend.scores(candidates)
+            layers.append(Layer("trend", TREND, settings.trend_weight, trend))
+        return Gathered(candidates, layers, recent, taken)
+
+    def facts(self, gathered: Gathered, history: History) -> Facts:
+        """What a blend may know of gathered candidates beside the layers."""
+        view, candidates = self._view, gathered.candidates
+        paid = view.catalogue.prices_of(self._numbered(gathered.recent))
+        paid = paid[paid > 0]
+        times_ms = history.times_ms
+        gaps = np.flatnonzero(np.diff(times_ms) > self._gap_ms)
+        return Facts(
+            counts=view.next_lists.interactions(candidates),
+            trend=view.trend.scores(candidates),
+            prices=view.catalogue.prices_of(candidates),
+            usual_price=float(np.exp(np.log(paid).mean())) if len(paid) else np.nan,
+            session=len(times_ms) - (int(gaps[-1]) + 1 if len(gaps) else 0),
+            history=len(times_ms),
+            idle_s=(view.now_ms() - int(times_ms[-1])) / 1000 if len(times_ms) else np.nan,
+        )
 
     def similar(self, wish: Wish, item_id: str, serving: Serving | None) -> list[Chosen]:
         """Items like one: near it in vector space (cosine) and in what is taken near it."""
@@ -142,9 +235,9 @@ class Retrieval:
         candidates = union(parts)
         layers: list[Layer] = []
         if serving is not None and vector is not None:
-            layers.append(Layer(VECTOR, 1.0, serving.cosines(vector, candidates)))
+            layers.append(Layer("cosine", VECTOR, 1.0, serving.cosines(vector, candidates)))
         if len(following.numbers):
-            layers.append(Layer(NEXT, 1.0, following.of(candidates)[1]))
+            layers.append(Layer("far", NEXT, 1.0, following.of(candidates)[1]))
         return self._chosen(self._fused(layers, candidates, wish.k), candidates, serving)
 
     def knows(self, item_id: str, serving: Serving | None) -> bool:
@@ -159,12 +252,12 @@ class Retrieval:
             # Counts are told from a landmark of their own: shares of the best say more.
             alone = layers[0]
             layers = [alone._replace(scores=alone.scores / max(alone.scores.max(), 1e-300))]
-        return fuse(
-            layers,
-            view.next_lists.interactions(candidates),
-            k,
-            lambda place: view.numbers.id_of(int(candidates[place])),
-        )
+        popularity = view.next_lists.interactions(candidates)
+        return fuse(layers, popularity, k, self._id_of(candidates))
+
+    def _id_of(self, candidates: Int64s) -> Callable[[int], str]:
+        """Gives the id of a candidate by its place."""
+        return lambda place: self._view.numbers.id_of(int(candidates[place]))
 
     def _chosen(self, ranked: Ranked, candidates: Int64s, serving: Serving | None) -> list[Chosen]:
         numbers = candidates[ranked.places]
@@ -255,8 +348,8 @@ class _Filter:
 
 def _vector_scores(
     serving: Serving, vector: Float32s, user_vector: Float32s | None, candidates: Int64s
-) -> Float64s:
-    """The vector layer's scores (n,): inner products, or the ranker's where there is one.
+) -> dict[str, Float64s]:
+    """Scores (n,) by layer: ``vector``, the inner products, and ``ranker``, where there is one.
 
     A ranker cannot tell items that the generation does not know: such an item gets the ranker's
     score at its own rank among the inner products.
@@ -266,7 +359,7 @@ def _vector_scores(
     rows = serving.rows(candidates)
     known = rows >= 0
     if ranker is None or user_vector is None or not known.any():
-        return products
+        return {"vector": products}
     scores = np.full(len(candidates), np.nan)
     scores[known] = ranker.score(user_vector, rows[known])
     young = ~known & ~np.isnan(products)
@@ -274,4 +367,4 @@ def _vector_scores(
         rank = np.searchsorted(np.sort(products[known]), products[young])
         ascending = np.sort(scores[known])
         scores[young] = ascending[np.minimum(rank, len(ascending) - 1)]
-    return scores
+    return {"vector": products, "ranker": scores}

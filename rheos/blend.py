@@ -7,11 +7,21 @@ from rheos.state import Float64s
 
 
 class Blend(Protocol):
-    """Pure and thread-safe."""
+    """Pure and thread-safe. Layers and features are those of ``indexer.ranking``, by name."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What each layer's z-score counts when candidates are picked for ``score``.
+
+        Where the weighted z-scores of a candidate stand highest is its source.
+        """
 
     @property
     def features(self) -> Sequence[str]:
-        """The names of what it reads of the candidates."""
+        """The names of what ``score`` reads of the candidates."""
 
     def score(self, features: Mapping[str, Float64s]) -> Float64s:
-        """Scores (n,) of n candidates from their ``features``, (n,) each; NaN: cannot be told."""
+        """Scores (n,) of n candidates from their ``features``, (n,) each; NaN: cannot be told.
+
+        Finite whatever the features are.
+        """

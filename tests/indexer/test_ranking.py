@@ -47,10 +47,10 @@ def test_fused_lists_are_the_references() -> None:
         vector = rng.standard_normal(count)
         vector[rng.random(count) < 0.2] = NAN
         layers = [
-            Layer(VECTOR, 0.3, vector),
-            Layer(NEXT, 0.2, near),
-            Layer(NEXT, 0.5, rng.random(count)),
-            Layer(TREND, 0.02, np.full(count, 3.0)),
+            Layer("vector", VECTOR, 0.3, vector),
+            Layer("far", NEXT, 0.2, near),
+            Layer("far", NEXT, 0.5, rng.random(count)),
+            Layer("trend", TREND, 0.02, np.full(count, 3.0)),
         ]
         popularity = rng.integers(0, 5, count).astype(float).tolist()
         found = fused(layers, popularity, 20)
@@ -60,10 +60,10 @@ def test_fused_lists_are_the_references() -> None:
 
 def test_the_source_is_the_one_that_gave_most_with_near_and_far_added_up() -> None:
     layers = [
-        Layer(VECTOR, 0.5, np.array([9.0, 1.0, 0.0, 0.0])),
-        Layer(NEXT, 0.3, np.array([0.0, 5.0, 5.0, 0.0])),
-        Layer(NEXT, 0.3, np.array([0.0, 5.0, 5.0, 0.0])),
-        Layer(TREND, 0.1, np.array([0.0, 0.0, 0.0, 1.0])),
+        Layer("vector", VECTOR, 0.5, np.array([9.0, 1.0, 0.0, 0.0])),
+        Layer("far", NEXT, 0.3, np.array([0.0, 5.0, 5.0, 0.0])),
+        Layer("far", NEXT, 0.3, np.array([0.0, 5.0, 5.0, 0.0])),
+        Layer("trend", TREND, 0.1, np.array([0.0, 0.0, 0.0, 1.0])),
     ]
     found = fused(layers, [0.0] * 4, 4)
     source_of = dict(zip(found.places.tolist(), found.sources, strict=True))
@@ -71,13 +71,13 @@ def test_the_source_is_the_one_that_gave_most_with_near_and_far_added_up() -> No
 
 
 def test_one_layer_alone_keeps_its_scores_and_leaves_out_what_it_cannot_tell() -> None:
-    found = fused([Layer(VECTOR, 0.3, np.array([1.5, NAN, 7.0]))], [0.0] * 3, 5)
+    found = fused([Layer("vector", VECTOR, 0.3, np.array([1.5, NAN, 7.0]))], [0.0] * 3, 5)
     assert found.places.tolist() == [2, 0]
     assert found.scores.tolist() == [7.0, 1.5]
 
 
 def test_ties_go_to_the_more_popular_item_then_to_the_smaller_id() -> None:
-    layers = [Layer(TREND, 1.0, np.array([1.0, 1.0, 1.0, 2.0]))]
+    layers = [Layer("trend", TREND, 1.0, np.array([1.0, 1.0, 1.0, 2.0]))]
     assert fused(layers, [5.0, 9.0, 9.0, 0.0], 3).places.tolist() == [3, 1, 2]
 
 
@@ -89,7 +89,10 @@ def test_the_order_does_not_depend_on_how_candidates_were_found() -> None:
     for seed in range(5):
         order = list(range(60))
         random.Random(seed).shuffle(order)
-        layers = [Layer(VECTOR, 0.4, scores[order]), Layer(TREND, 0.6, popularity[order])]
+        layers = [
+            Layer("vector", VECTOR, 0.4, scores[order]),
+            Layer("trend", TREND, 0.6, popularity[order]),
+        ]
         found = fuse(layers, popularity[order], 15, lambda place, order=order: names[order[place]])
         lists.add(tuple(names[order[place]] for place in found.places))
     assert len(lists) == 1
@@ -98,7 +101,7 @@ def test_the_order_does_not_depend_on_how_candidates_were_found() -> None:
 def test_nothing_to_fuse_is_an_empty_list() -> None:
     assert fused([], [], 5).sources == []
     assert fused([], [1.0], 5).sources == []
-    assert fused([Layer(NEXT, 1.0, np.zeros(0))], [], 5).places.tolist() == []
+    assert fused([Layer("far", NEXT, 1.0, np.zeros(0))], [], 5).places.tolist() == []
     assert union([]).tolist() == []
 
 
