@@ -14,8 +14,8 @@ MOST_REASONS = 3
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """A history item's part in a score. ``share`` of what all items of that source gave, 0 to 1.
 
-    ``source`` ``vector``: a term of the encoder (Hu, Koren & Volinsky 2008, section 5); ``next``:
-    its next-list holds the item.
+    ``source`` ``vector``: a term of the encoder (Hu, Koren & Volinsky 2008, section 5);
+    ``item_weights``: its weight points at the item; ``next``: its next-list holds the item.
     """
 
     item_id: str
@@ -35,13 +35,26 @@ def explain(
 
     ``recent``: the items, newest first, that next-lists were taken of.
     """
-    terms: list[list[tuple[str, float]]] = [[] for _ in item_ids]
+    nothing: list[list[tuple[str, float]]] = [[] for _ in item_ids]
+    terms = together = nothing
     if generation is not None and len(history.item_ids):
         terms = generation.encoder.terms(history, item_ids)
+        together = _item_terms(generation, history, item_ids)
+    following = next_lists.terms(recent, item_ids)
     return [
-        _reasons("vector", parts) + _reasons("next", following)
-        for parts, following in zip(terms, next_lists.terms(recent, item_ids), strict=True)
+        _reasons("vector", vector) + _reasons("item_weights", weights) + _reasons("next", near)
+        for vector, weights, near in zip(terms, together, following, strict=True)
     ]
+
+
+def _item_terms(
+    generation: Generation, history: History, item_ids: Sequence[str]
+) -> list[list[tuple[str, float]]]:
+    weights, row_of = generation.item_weights, generation.row_of
+    if weights is None:
+        return [[] for _ in item_ids]
+    told = weights.terms(weights.read(history, row_of), [row_of.get(id_, -1) for id_ in item_ids])
+    return [[(generation.item_ids[row], part) for row, part in parts] for parts in told]
 
 
 def _reasons(source: str, parts: Sequence[tuple[str, float]]) -> list[Reason]:

@@ -7,7 +7,8 @@ from indexer.delta import Delta
 from indexer.index import Index, Kind
 from indexer.item_numbers import ItemNumbers
 from rheos.generation import Generation
-from rheos.state import Float32s, Float64s, Int64s
+from rheos.item_weights import Scores
+from rheos.state import Float32s, Float64s, History, Int64s
 
 MOST_DELTA_CANDIDATES = 100
 
@@ -58,6 +59,14 @@ class Serving:
             best = np.argpartition(-scores, MOST_DELTA_CANDIDATES)[:MOST_DELTA_CANDIDATES]
             numbers, scores = numbers[best], scores[best]
         return numbers[np.argsort(-scores, kind="stable")]
+
+    def item_scores(self, history: History) -> Scores | None:
+        """What the generation's item weights say after a history; None if they say nothing."""
+        weights = self.generation.item_weights
+        if weights is None:
+            return None
+        scores = weights.scores(weights.read(history, self.generation.row_of))
+        return scores if len(scores.rows) else None
 
     def products(self, vector: Float32s, numbers: Int64s) -> Float64s:
         """Inner products (n,) of ``vector`` (d,) with items, of the delta too; NaN elsewhere."""

@@ -19,7 +19,11 @@ from rheos.state import Float64s, ItemState, UserState, encode_state
 from rheos.topics import Topics
 
 FOLD_IN, NEAR, FAR, TREND, LIVE = "fold-in", "next near", "next far", "trend", "live"
-"""The rows: each layer alone, over all items; and the list that the API would answer."""
+ITEM_WEIGHTS = "item weights"
+"""The rows: each layer alone, over all items; and the list that the API would answer.
+
+Item weights have one as long as the generation that serves has some.
+"""
 
 
 class _Record(NamedTuple):
@@ -107,8 +111,15 @@ class LiveSystem:
         wish = self._wish._replace(exclude=left_out)
         for item in self._recommend(wish, history, self._serving, vector).items:
             answer[self._view.numbers.get(item.item_id)] = item.score
+        together = {}
+        if self._generation is not None and self._generation.item_weights is not None:
+            found = self._serving.item_scores(history)
+            together[ITEM_WEIGHTS] = np.zeros(len(self._numbers))
+            if found is not None:
+                together[ITEM_WEIGHTS] = np.nan_to_num(found.of(self._serving.rows(self._numbers)))
         return {
             FOLD_IN: self._products(vector),
+            **together,
             NEAR: near,
             FAR: far,
             TREND: self._view.trend.scores(self._numbers),

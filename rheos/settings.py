@@ -179,9 +179,15 @@ class RetrievalSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How a query gathers and fuses candidates."""
 
     vector_depth: Annotated[Positive, Meta(description="Candidates from the user vector.")] = 200
+    item_weights_depth: Annotated[
+        Positive, Meta(description="Candidates from the generation's item weights.")
+    ] = 200
     next_depth: Annotated[Positive, Meta(description="Candidates from the next-lists.")] = 200
     trend_depth: Annotated[Positive, Meta(description="Candidates from the trend.")] = 100
     vector_weight: Annotated[float, Meta(ge=0, description="Share of the user vector.")] = 0.4
+    item_weights_weight: Annotated[
+        float, Meta(ge=0, description="Share of the generation's item weights, if it has some.")
+    ] = 1.0
     near_weight: Annotated[float, Meta(ge=0, description="Share of the near next-lists.")] = 0.0
     far_weight: Annotated[float, Meta(ge=0, description="Share of the far next-lists.")] = 0.6
     far_damping: Annotated[

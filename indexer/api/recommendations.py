@@ -35,7 +35,9 @@ Exclude = Annotated[
 Explain = Annotated[bool, Meta(description="Say which items of the history gave each score.")]
 Sources = Annotated[
     str | None,
-    Meta(description="Only these sources, comma separated: vector, next, trend, new."),
+    Meta(
+        description="Only these sources, comma separated: vector, item_weights, next, trend, new."
+    ),
 ]
 
 
@@ -100,7 +102,10 @@ class AnswerReason(Struct, omit_defaults=True):
 
 
 class AnswerItem(Struct, omit_defaults=True):
-    """One recommended item. ``source``: vector, next, trend or new (too young for the model)."""
+    """One recommended item.
+
+    ``source``: vector, item_weights, next, trend or new (too young for the model).
+    """
 
     item_id: str
     score: float

@@ -4,6 +4,7 @@ import { element } from "./element.js";
 
 const MEANINGS = {
   vector: "close to the customer's vector, which every event moves",
+  item_weights: "goes with the customer's latest items, all of them together",
   next: "taken in the same visit as the customer's last items",
   trend: "taken much by everybody now",
   new: "new in the catalogue, placed by its neighbours or content",
@@ -14,7 +15,7 @@ export function sourceLabel(source) {
   return element(
     "span",
     { class: "source", "data-source": source, title: MEANINGS[source] },
-    source,
+    source.replaceAll("_", " "),
   );
 }
 
