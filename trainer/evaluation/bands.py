@@ -1,7 +1,6 @@
 """Bands: cases by how much the fit saw of their user, or of their item."""
 
-from typing import NamedTuple
-
+import msgspec
 import numpy as np
 
 from rheos.state import Float64s, Int64s
@@ -13,7 +12,7 @@ NAMES = ("0", "1-4", "5-19", "20-99", "100+")
 """Interactions in what was fitted. The bounds never move, so that generations compare."""
 
 
-class Band(NamedTuple):
+class Band(msgspec.Struct, frozen=True):
     """The cases of a band and each measure over them, by the names in ``metrics.MEASURES``."""
 
     name: str

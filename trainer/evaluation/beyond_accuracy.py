@@ -1,13 +1,14 @@
 """What lists of recommendations do to a catalogue: coverage, novelty, popularity bias."""
 
-from typing import NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from rheos.state import Float64s, Int64s
 
 
-class BeyondAccuracy(NamedTuple):
+class BeyondAccuracy(msgspec.Struct, frozen=True):
     """Of ``lists`` lists; NaN everywhere when there are none.
 
     ``coverage``: the share of the catalogue that stands in at least one list (Ge, Delgado &
@@ -43,7 +44,8 @@ def of_lists(
     """
     shown = lists >= 0
     if not shown.any():
-        return BeyondAccuracy._make([*[np.nan] * 6, len(lists)])
+        nothing: dict[str, Any] = dict.fromkeys(BeyondAccuracy.__struct_fields__, np.nan)
+        return BeyondAccuracy(**{**nothing, "lists": len(lists)})
     listed = lists[shown]
     counts = np.bincount(listed, minlength=len(users_per_item)).astype(np.float64)
     share = np.maximum(users_per_item, 1.0) / max(users, 1)

@@ -1,13 +1,12 @@
 """A mean over cases and how far it may be off: some users bring many cases, which agree."""
 
-from typing import NamedTuple
-
+import msgspec
 import numpy as np
 
 from rheos.state import Float64s, Int64s
 
 
-class Estimate(NamedTuple):
+class Estimate(msgspec.Struct, frozen=True):
     """A mean and its standard error; both NaN without cases, the error NaN with one group."""
 
     mean: float

@@ -1,14 +1,13 @@
 """Metrics of a model that says how likely one (user, item) pair is, against negatives."""
 
-from typing import NamedTuple
-
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from rheos.state import Float64s
 
 
-class Pointwise(NamedTuple):
+class Pointwise(msgspec.Struct, frozen=True):
     """Over ``cases`` pairs. ``accuracy`` and ``log_loss`` are NaN where scores are no logits."""
 
     auc: float

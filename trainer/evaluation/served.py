@@ -112,11 +112,13 @@ def scores(
     attributes: Sequence[UserAttributes | None],
     *,
     depth: int,
+    unknown: Float32s | None = None,
 ) -> Iterator[Float32s]:
     """Final scores (N,) of all items, for one user after the other.
 
     -inf: not among the candidates, that is, in the history or left behind by retrieval, which
-    finds ``depth`` items for the ranker. Raises NotFiniteError.
+    finds ``depth`` items for the ranker. ``unknown`` (N,) are the scores for users of whom the
+    generation knows nothing; without them it has no opinion there. Raises NotFiniteError.
     """
     for start in range(0, len(histories), _AT_ONCE):
         part = histories[start : start + _AT_ONCE]
@@ -125,8 +127,26 @@ def scores(
         if not (np.isfinite(users).all() and np.isfinite(retrieved).all()):
             raise NotFiniteError(f"{generation.name}: a score is not finite")
         for history, user, own in zip(part, users, retrieved, strict=True):
+            nothing = unknown is not None and not user.any()
+            if nothing:
+                own[:] = unknown
             own[_rows(generation, history.item_ids)] = -np.inf
-            yield own if generation.ranker is None else _ranked(generation, user, own, depth)
+            ranks = generation.ranker is not None and not nothing
+            yield _ranked(generation, user, own, depth) if ranks else own
+
+
+def pair_scores(generation: Generation, user: Float32s, rows: Int64s) -> Float32s:
+    """Final scores (n,) of items for one encoded user (dimensions,), whatever retrieval finds.
+
+    Raises NotFiniteError.
+    """
+    if generation.ranker is not None:
+        found = generation.ranker.score(user, rows)
+    else:
+        found = generation.item_vectors[rows] @ user[: generation.dimensions]
+    if not np.isfinite(found).all():
+        raise NotFiniteError(f"{generation.name}: a score is not finite")
+    return found
 
 
 def best(found: Float32s | Float64s, k: int) -> Int64s:

@@ -13,6 +13,7 @@ Capability = Literal[
     "item_vectors",
     "fold_in",
     "rerank",
+    "probabilities",
     "explain",
     "item_weights",
     "cold_items",
@@ -24,8 +25,9 @@ Capability = Literal[
 
 ``item_vectors``: its retrieval score is an inner product, which the index searches.
 ``fold_in``: its encoder gives a vector to users that it was not fitted on.
-``rerank``: its generations have a ranker. ``explain``: its encoder takes a score apart into the
-terms of the history. ``item_weights``: its generations carry item→item weights.
+``rerank``: its generations have a ranker. ``probabilities``: its final score is a logit, whose
+sigmoid is how likely the model holds an interaction to be. ``explain``: its encoder takes a score
+apart into the terms of the history. ``item_weights``: its generations carry item→item weights.
 ``cold_items``: items without events get a vector from their content. ``attributes``: its encoder
 reads what is known of a user. ``warm_start``: a fit may start from the last one.
 ``distributed``: several processes of ``torchrun`` may fit it together.
@@ -90,7 +92,8 @@ class Fitted(NamedTuple):
     of those in ``rheos.generation``; ``tensors`` is what they load beside. ``user_vectors``
     (U, dimensions) are the fitted vectors of the data set's users, in the encoder's form, for
     evaluation, and ``keep`` what the next fit may start from (as in ``Start``): both never leave
-    the trainer.
+    the trainer. A model that guards its users' privacy says how much in ``privacy`` and gives its
+    own ``popularity`` (N,), since the plain counts would tell what it hides.
     """
 
     item_ids: list[str]
@@ -102,6 +105,8 @@ class Fitted(NamedTuple):
     item_weights: ItemWeights | None = None
     content: dict[str, Any] | None = None
     keep: Mapping[str, Float32s] = {}
+    popularity: Float32s | None = None
+    privacy: dict[str, Any] | None = None
 
 
 class Model(Protocol):

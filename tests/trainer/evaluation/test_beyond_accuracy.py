@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,7 +52,7 @@ def test_lists_agree_with_plain_loops():
 @pytest.mark.parametrize("lists", [np.zeros((0, 5), int), np.full((2, 5), -1)])
 def test_no_recommendation_at_all_has_no_figures(lists):
     found = beyond_accuracy.of_lists(lists, np.ones(4), 3, np.ones(len(lists)))
-    assert all(map(math.isnan, found[:-1]))
+    assert all(map(math.isnan, msgspec.structs.astuple(found)[:-1]))
 
 
 def test_without_histories_there_is_no_lift():
