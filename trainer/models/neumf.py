@@ -59,7 +59,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str] = "neumf"
     can: ClassVar[frozenset[Capability]] = frozenset(
-        {"item_vectors", "fold_in", "explain", "rerank"}
+        {"item_vectors", "fold_in", "explain", "rerank", "probabilities"}
     )
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
