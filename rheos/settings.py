@@ -431,7 +431,10 @@ def keys() -> Iterator[tuple[str, str, Any]]:
                     _doc_line(section, inner.name),
                     _default(inner),
                 )
-    listed = {"features.items": FeatureDeclaration, "sources": SourceSettings}
+    listed: dict[str, type[Struct]] = {
+        "features.items": FeatureDeclaration,
+        "sources": SourceSettings,
+    }
     for name, owner in listed.items():
         for inner in msgspec.structs.fields(owner):
             yield f"{name}[].{inner.name}", _doc_line(owner, inner.name), _default(inner)
