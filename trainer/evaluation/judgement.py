@@ -114,7 +114,7 @@ def _of_generation(
         part,
         histories,
         generation.row_of,
-        lambda place, rows: served.pair_scores(generation, users[place], rows),
+        lambda place, rows: served.pair_scores(generation, histories[place], users[place], rows),
         seed,
     )
     judged = pointwise.of_labels(*pairs, logits="probabilities" in model.can)

@@ -1,7 +1,8 @@
 """Full-ranking accuracy of a generation, through the path that serves it.
 
 Encoder on the history, inner product with all item vectors, then the ranker, if there is one, on
-what retrieval reached; what the user had is left out.
+what retrieval reached; where a generation carries item weights, these are what it says. What the
+user had is left out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -127,25 +128,39 @@ def scores(
         if not (np.isfinite(users).all() and np.isfinite(retrieved).all()):
             raise NotFiniteError(f"{generation.name}: a score is not finite")
         for history, user, own in zip(part, users, retrieved, strict=True):
-            nothing = unknown is not None and not user.any()
-            if nothing:
+            knows = bool(user.any())
+            if not knows and unknown is not None:
                 own[:] = unknown
+            elif generation.item_weights is not None:
+                own[:] = _by_item_weights(generation, history)
             own[_rows(generation, history.item_ids)] = -np.inf
-            ranks = generation.ranker is not None and not nothing
+            ranks = generation.ranker is not None and (knows or unknown is None)
             yield _ranked(generation, user, own, depth) if ranks else own
 
 
-def pair_scores(generation: Generation, user: Float32s, rows: Int64s) -> Float32s:
-    """Final scores (n,) of items for one encoded user (dimensions,), whatever retrieval finds.
+def pair_scores(generation: Generation, history: History, user: Float32s, rows: Int64s) -> Float32s:
+    """Final scores (n,) of items for a history encoded as ``user``, whatever retrieval finds.
 
     Raises NotFiniteError.
     """
     if generation.ranker is not None:
         found = generation.ranker.score(user, rows)
+    elif generation.item_weights is not None:
+        found = _by_item_weights(generation, history)[rows]
     else:
         found = generation.item_vectors[rows] @ user[: generation.dimensions]
     if not np.isfinite(found).all():
         raise NotFiniteError(f"{generation.name}: a score is not finite")
+    return found
+
+
+def _by_item_weights(generation: Generation, history: History) -> Float32s:
+    """What the item weights make of a history (N,): 0 where none of them points."""
+    weights = generation.item_weights
+    assert weights is not None
+    rows, values = weights.scores(weights.read(history, generation.row_of))
+    found = np.zeros(len(weights), np.float32)
+    found[rows] = values
     return found
 
 

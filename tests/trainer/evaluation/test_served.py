@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rheos.generation import RANKERS, Generation
+from rheos.item_weights import ItemWeights
 from rheos.snapshot import Manifest, Snapshot
 from rheos.state import History
 from trainer.evaluation import metrics, served
@@ -130,3 +131,27 @@ def test_a_ranker_whose_scores_are_not_finite_has_no_accuracy(make_generation, w
     generation = make_generation({"kind": "backwards"})
     generation.ranker.score = lambda user, rows: np.full(len(rows), wild, np.float32)
     assert math.isnan(served.accuracy(generation, [case(["i1"], "i2")], 5, depth=DEPTH).ndcg)
+
+
+def test_where_a_generation_carries_item_weights_they_are_what_it_says(make_generation):
+    generation = make_generation()
+    starts = np.r_[0, 2, np.full(19, 2)].astype(np.int64)  # i0 points at i7 and, less so, at i3
+    parameters = {"session_gap_s": 1800, "half_steps": 1.0, "before": 1.0, "last": 10}
+    generation.item_weights = ItemWeights(
+        starts, np.array([7, 3]), np.array([0.5, 0.25], np.float32), parameters
+    )
+    judged = served.judge(
+        generation, [case(["i0"], "i3"), case(["i0", "i7"], "i3")], 2, depth=DEPTH
+    )
+    assert judged.better.tolist() == [1, 0]
+    assert judged.tied.tolist() == [0, 0]
+    assert judged.lists[0].tolist() == [7, 3]
+
+
+def test_an_unknown_user_is_shown_what_the_caller_says(make_generation):
+    generation = make_generation({"kind": "backwards"})
+    unknown = np.arange(20, dtype=np.float32)
+    histories = [case(["nobody's"], "").history, case(["i4"], "").history]
+    first, second = served.scores(generation, histories, [None, None], depth=DEPTH, unknown=unknown)
+    assert first.tolist() == unknown.tolist()
+    assert second.tolist() != unknown.tolist()
