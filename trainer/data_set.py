@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rheos.catalogue import Item, UserAttributes
 from rheos.events import Event, EventRules
+from rheos.settings import FeatureSettings
 from rheos.state import Float32s, Int32s, Int64s, UInt64s
 from trainer.archive import Archive
 
@@ -30,7 +31,8 @@ class DataSet:
     in which a file or a log gives equal times says more than any live stream would, and nothing
     here may learn from it. ``append_times_ms``, ``partitions`` and ``offsets`` tell when and where
     each arrived; ``window`` the archived offsets [from, to) of each partition of ``topic_id``.
-    ``items_known`` and ``users_known`` are the catalogue's records by id, as far as there are any.
+    ``items_known`` and ``users_known`` are the catalogue's records by id, as far as there are any;
+    ``features`` is what models may read of them.
     """
 
     user_ids: list[str]
@@ -46,6 +48,7 @@ class DataSet:
     window: dict[str, tuple[int, int]] = field(default_factory=dict)
     items_known: Mapping[str, Item] = field(default_factory=dict)
     users_known: Mapping[str, UserAttributes] = field(default_factory=dict)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
 
     def __len__(self) -> int:
         return len(self.users)
