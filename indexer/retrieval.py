@@ -29,6 +29,8 @@ from indexer.ranking import (
     union,
 )
 from indexer.serving import Serving
+from rheos.blend import Blend
+from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.state import Float32s, Float64s, History, Int64s
 
@@ -77,6 +79,13 @@ class Gathered(NamedTuple):
     taken: Int64s
 
 
+def layer_names(generation: Generation) -> list[str]:
+    """The layers that ``gather`` may give with ``every_layer``."""
+    ranker = [] if generation.ranker is None else ["ranker"]
+    item_weights = [] if generation.item_weights is None else ["item_weights"]
+    return ["vector", *ranker, *item_weights, "near", "far", "trend"]
+
+
 class Retrieval:
     """Recommends from what ``view`` says now and one generation, or none before the first."""
 
@@ -102,13 +111,11 @@ class Retrieval:
         if generation is not None and wish.sources.issuperset(SOURCES):
             blend = generation.blend
         gathered = self.gather(wish, history, serving, user_vector, every_layer=blend is not None)
-        candidates = gathered.candidates
         if blend is None:
-            ranked = self._fused(gathered.layers, candidates, wish.k)
+            ranked = self._fused(gathered.layers, gathered.candidates, wish.k)
         else:
-            facts = self.facts(gathered, history)
-            ranked = blended(gathered.layers, facts, blend, wish.k, self._id_of(candidates))
-        items = self._chosen(ranked, candidates, serving)
+            ranked = self.blended(gathered, history, blend, wish.k)
+        items = self._chosen(ranked, gathered.candidates, serving)
         if wish.explain:
             reasons = explain(
                 [item.item_id for item in items],
@@ -198,6 +205,11 @@ class Retrieval:
             trend = view.trend.scores(candidates)
             layers.append(Layer("trend", TREND, settings.trend_weight, trend))
         return Gathered(candidates, layers, recent, taken)
+
+    def blended(self, gathered: Gathered, history: History, blend: Blend, k: int) -> Ranked:
+        """The ``k`` best of gathered candidates by a blend."""
+        facts, id_of_place = self.facts(gathered, history), self._id_of(gathered.candidates)
+        return blended(gathered.layers, facts, blend, k, id_of_place)
 
     def facts(self, gathered: Gathered, history: History) -> Facts:
         """What a blend may know of gathered candidates beside the layers."""

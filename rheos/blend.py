@@ -21,7 +21,4 @@ class Blend(Protocol):
         """The names of what ``score`` reads of the candidates."""
 
     def score(self, features: Mapping[str, Float64s]) -> Float64s:
-        """Scores (n,) of n candidates from their ``features``, (n,) each; NaN: cannot be told.
-
-        Finite whatever the features are.
-        """
+        """Scores (n,) of n candidates from their ``features``, (n,) each; NaN: cannot be told."""

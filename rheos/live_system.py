@@ -6,16 +6,18 @@ needs none of the workers' libraries.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from rheos.blend import Blend
+from rheos.catalogue import Item, encode_record
 from rheos.events import Event, encode_event
 from rheos.generation import Generation
 from rheos.settings import Settings
-from rheos.state import Float64s, ItemState, UserState, encode_state
+from rheos.state import Float32s, Float64s, History, ItemState, UserState, encode_state
 from rheos.topics import Topics
 
 FOLD_IN, NEAR, FAR, TREND, LIVE = "fold-in", "next near", "next far", "trend", "live"
@@ -35,26 +37,45 @@ class _Record(NamedTuple):
     value: bytes | None
 
 
-class LiveSystem:
-    """Takes events and answers with lists of ``k``. Not thread-safe."""
+class Candidates(NamedTuple):
+    """What a generation's blend would be asked to order: n items and their features, (n,) each."""
 
-    def __init__(self, settings: Settings, item_ids: Sequence[str], k: int) -> None:
+    item_ids: list[str]
+    features: dict[str, Float64s]
+
+
+class LiveSystem:
+    """Takes events and answers with lists of ``k``. Not thread-safe.
+
+    "Now" is the newest event. Each of ``blends`` has a row of its own in ``scores``, under its
+    name: the list of k if it were the generation's blend.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        item_ids: Sequence[str],
+        k: int,
+        blends: Mapping[str, Blend] | None = None,
+    ) -> None:
         # How a log is cut into partitions changes no state; with one each, a chunk is one call.
         kafka = msgspec.structs.replace(settings.kafka, events_partitions=1, items_partitions=1)
-        settings = msgspec.structs.replace(settings, kafka=kafka)
+        settings = msgspec.structs.replace(settings, kafka=kafka, clock="stream")
         topics = Topics(settings)
         self._user_topic, self._item_topic = topics.user_state, topics.item_state
+        self._catalogue_topic = topics.items
         self._user_fold = importlib.import_module("stream.users").UserFold(settings, 0)
         self._item_fold = importlib.import_module("stream.items").ItemFold(settings)
         self._retrieval = importlib.import_module("indexer.retrieval")
         self._candidates = importlib.import_module("indexer.candidates")
         self._serving_class: Any = importlib.import_module("indexer.serving").Serving
-        sources = importlib.import_module("indexer.ranking").SOURCES
+        self._ranking = importlib.import_module("indexer.ranking")
         live_view = importlib.import_module("indexer.live_view")
         self._view = live_view.LiveView(settings, self._items_changed)
         self._numbers = self._view.numbers.add_all(item_ids)  # 0, 1, 2, …
-        self._recommend = self._retrieval.Retrieval(settings, self._view).recommend
-        self._wish = self._retrieval.Wish(k=k, sources=frozenset(sources))
+        self._answers = self._retrieval.Retrieval(settings, self._view)
+        self._wish = self._retrieval.Wish(k=k, sources=frozenset(self._ranking.SOURCES))
+        self._blends = dict(blends or {})
         self._index_kind = settings.indexer.index
         self._gap_ms = settings.history.session_gap_s * 1000
         self._users: dict[str, UserState] = {}
@@ -87,6 +108,12 @@ class LiveSystem:
                 self._view.take(topic, key.encode(), encode_state(state), key)
         self._view.tell_changed()
 
+    def describe(self, items: Iterable[Item]) -> None:
+        """Takes catalogue records."""
+        for item in items:
+            record = encode_record(item)
+            self._view.take(self._catalogue_topic, item.item_id.encode(), record, item.item_id)
+
     def serve(self, generation: Generation) -> None:
         if self._serving is not None:
             self._serving.close()
@@ -97,19 +124,31 @@ class LiveSystem:
         )
         self._serving.delta.refresh(self._numbers.tolist())
 
+    @property
+    def features(self) -> list[str]:
+        """The names of all features that candidates may have with the serving generation."""
+        names: list[str] = self._ranking.feature_names(
+            self._retrieval.layer_names(self._generation)
+        )
+        return names
+
+    def candidates(self, user_id: str, left_out: Sequence[str]) -> Candidates:
+        """The candidates for a user, none of them ``left_out``, with all of ``features``."""
+        history, vector = self._asked(user_id)
+        gathered = self._gathered(history, vector, left_out)
+        facts = self._answers.facts(gathered, history)
+        ids = map(self._view.numbers.id_of, gathered.candidates.tolist())
+        return Candidates(list(ids), self._ranking.features(gathered.layers, facts, self.features))
+
     def scores(self, user_id: str, left_out: Sequence[str]) -> Mapping[str, Float64s]:
-        user = self._view.users.get(user_id)
-        history = self._retrieval.NOBODY if user is None else user.history
-        vector = None
-        if user is not None and self._generation is not None:
-            vector = user.vector(self._generation)
+        history, vector = self._asked(user_id)
         following = self._view.next_lists.scores(
             self._candidates.recent_items(history, self._gap_ms)
         )
         near, far = following.of(self._numbers)
         answer = np.full(len(self._numbers), -np.inf)
         wish = self._wish._replace(exclude=left_out)
-        for item in self._recommend(wish, history, self._serving, vector).items:
+        for item in self._answers.recommend(wish, history, self._serving, vector).items:
             answer[self._view.numbers.get(item.item_id)] = item.score
         together = {}
         if self._generation is not None and self._generation.item_weights is not None:
@@ -124,7 +163,32 @@ class LiveSystem:
             FAR: far,
             TREND: self._view.trend.scores(self._numbers),
             LIVE: answer,
+            **self._blended(history, vector, left_out),
         }
+
+    def _asked(self, user_id: str) -> tuple[History, Float32s | None]:
+        """A user's history and her vector in the serving generation."""
+        user = self._view.users.get(user_id)
+        if user is None:
+            return self._retrieval.NOBODY, None
+        return user.history, None if self._generation is None else user.vector(self._generation)
+
+    def _gathered(self, history: History, vector: Float32s | None, left_out: Sequence[str]) -> Any:
+        wish = self._wish._replace(exclude=left_out)
+        return self._answers.gather(wish, history, self._serving, vector, every_layer=True)
+
+    def _blended(
+        self, history: History, vector: Float32s | None, left_out: Sequence[str]
+    ) -> dict[str, Float64s]:
+        """The rows of ``blends``."""
+        if not self._blends:
+            return {}
+        gathered, rows = self._gathered(history, vector, left_out), {}
+        for name, blend in self._blends.items():
+            ranked = self._answers.blended(gathered, history, blend, self._wish.k)
+            rows[name] = np.full(len(self._numbers), -np.inf)
+            rows[name][gathered.candidates[ranked.places]] = ranked.scores
+        return rows
 
     def _products(self, vector: Any) -> Float64s:
         """Inner products of a user vector with all items; 0 where there is nothing to tell."""
