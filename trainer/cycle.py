@@ -26,12 +26,14 @@ from rheos.snapshot_store import LocalStore, SnapshotStore
 from trainer import gate
 from trainer.archive import Archive, ArchiveError
 from trainer.archiver import Archiver
+from trainer.catalogue import READERS, with_catalogue
 from trainer.data_set import DataSet, load
 from trainer.fitting import FitError, fit, make
 from trainer.gate import Verdict
 from trainer.models import model_of_settings
 from trainer.models.model import Model, Progress, Run, silent
 from trainer.publish import Decisions, ServingChangedError, publish
+from trainer.warm_start import WarmStarts
 
 __all__ = ["ArchiveError", "Outcome", "TrainerBusyError", "train_once"]
 
@@ -81,10 +83,12 @@ def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
 def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent) -> Outcome:
     """Runs one cycle on what is archived.
 
-    1. The archive becomes a data set. 2. The newest events are set aside. 3. The model is fitted
-    on the rest. 4. The gate compares it with the serving generation on what was set aside. 5. What
-    passes is fitted again on everything. 6. The result is published. Whatever happens before 6
-    leaves the serving generation alone.
+    1. The archive becomes a data set, with the catalogue where the model reads it. 2. The newest
+    events are set aside. 3. The model is fitted on the rest, beginning where the serving
+    generation's fit ended. 4. The gate compares it with the serving generation on what was set
+    aside. 5. What passes is fitted again on everything. 6. The result is published, and what its
+    fit kept stays for the next. Whatever happens before 6 leaves the serving generation alone;
+    where a fit fails or does not pass, the next starts anew.
 
     Raises TrainerBusyError, SettingsError (no such model or parameter), ArchiveError, KafkaError,
     OSError; a bad fit is an outcome.
@@ -92,14 +96,19 @@ def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent)
     began = time.monotonic()
     model = model_of_settings(settings)
     with _cycle_lock(Path(settings.data_dir)):
+        warm = WarmStarts(Path(settings.data_dir) / "warm")
         archive.compact()
         data = load(archive, settings.event_rules())  # 1
+        if READERS & model.can:
+            data = with_catalogue(data, settings)
         progress("data set", 1, 1)
         try:
-            outcome = _learn(settings, model, data, progress)
+            outcome = _learn(settings, model, data, warm, progress)
         except (FitError, SnapshotError) as error:
             log.error("the fit failed, the serving generation stays: %s", error, exc_info=error)
             outcome = Outcome(kind="failed", reason=str(error))
+        if outcome.kind in ("failed", "refused"):
+            warm.drop(model.name)  # a bad beginning must not spoil the next fit too
     return msgspec.structs.replace(
         outcome,
         model=model.name,
@@ -108,7 +117,9 @@ def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent)
     )
 
 
-def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) -> Outcome:
+def _learn(
+    settings: Settings, model: Model, data: DataSet, warm: WarmStarts, progress: Progress
+) -> Outcome:
     trainer = settings.trainer
     if len(data) < trainer.min_events:
         text = f"{len(data)} interactions, {trainer.min_events} are needed (trainer.min_events)"
@@ -121,12 +132,15 @@ def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) 
         return Outcome(kind="waiting", reason=trial.reason)
     number = decisions.next_number()
     threads = trainer.threads or len(os.sched_getaffinity(0))
+    start = None
+    if serving is not None and trainer.warm_start and "warm_start" in model.can:
+        start = warm.read(model.name, serving.name)
 
     def run(stage: str) -> Run:
         def told(_: str, done: int, total: int) -> None:
             progress(stage, done, total)
 
-        return Run(trainer.seed, threads, told, trainer.device)
+        return Run(trainer.seed, threads, told, trainer.device, start)
 
     earlier = data.where(trial.train)
     fitted = fit(model, earlier, run("fit"))  # 3
@@ -146,11 +160,16 @@ def _learn(settings: Settings, model: Model, data: DataSet, progress: Progress) 
     if not verdict.passed:
         return judged
     fitted = fit(model, data, run("refit"))  # 5
-    made = make(number, model, fitted, data, metrics)
+    began_with = serving.name if serving is not None and start is not None else ""
+    made = make(number, model, fitted, data, metrics, start=began_with)
     try:
         announcement = publish(settings, store, made, verdict.reason, decisions.serving)  # 6
     except ServingChangedError as changed:
         return msgspec.structs.replace(judged, reason=str(changed))
+    try:
+        warm.keep(model.name, announcement.generation, data, fitted)
+    except OSError as error:
+        log.warning("nothing is kept of this fit, the next one starts anew: %s", error)
     progress("publish", 1, 1)
     return msgspec.structs.replace(judged, kind="promoted", generation=announcement.generation)
 
@@ -173,7 +192,11 @@ def _metrics(verdict: Verdict) -> dict[str, float]:
         return {}
     named = {"hr": found.hit_rate, "recall": found.recall, "mrr": found.mrr, "ndcg": found.ndcg}
     metrics = {f"gate_{name}@{gate.K}": value for name, value in named.items()}
-    return metrics | {"gate_queries": found.cases}
+    metrics["gate_queries"] = found.cases
+    if verdict.difference is not None:
+        metrics[f"gate_against_ndcg@{gate.K}"] = verdict.against
+        metrics |= {f"gate_{name}": value for name, value in verdict.difference.told().items()}
+    return metrics
 
 
 def _finite(number: float) -> float | None:

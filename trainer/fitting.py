@@ -41,6 +41,7 @@ def fit(model: Model, data: DataSet, run: Run) -> Fitted:
     checked = {"item_vectors": fitted.item_vectors, **fitted.tensors}
     if fitted.item_weights is not None:
         checked |= fitted.item_weights.tensors()
+    checked |= {f"kept {name}": tensor for name, tensor in fitted.keep.items()}
     for name, tensor in checked.items():
         if not np.isfinite(tensor).all():
             raise FitError(f"{model.name}: {name} has NaN or infinite numbers")
@@ -48,10 +49,18 @@ def fit(model: Model, data: DataSet, run: Run) -> Fitted:
 
 
 def make(
-    number: int, model: Model, fitted: Fitted, data: DataSet, metrics: Mapping[str, Any]
+    number: int,
+    model: Model,
+    fitted: Fitted,
+    data: DataSet,
+    metrics: Mapping[str, Any],
+    start: str = "",
 ) -> Made:
-    """The generation of a model fitted on ``data``."""
-    popularity = dict(zip(data.item_ids, data.popularity().tolist(), strict=True))
+    """The generation of a model fitted on ``data``, from where the fit of ``start`` ended."""
+    popularity = fitted.popularity
+    if popularity is None:
+        counts = dict(zip(data.item_ids, data.popularity().tolist(), strict=True))
+        popularity = np.array([counts[item] for item in fitted.item_ids], np.float32)
     manifest = Manifest(
         number=number,
         model=model.name,
@@ -62,16 +71,18 @@ def make(
         window=data.window,
         topic_id=data.topic_id,
         parameters=msgspec.to_builtins(model),
+        start=start,
         metrics=dict(metrics),
         encoder=fitted.encoder,
         ranker=fitted.ranker,
         item_weights=None if fitted.item_weights is None else fitted.item_weights.parameters,
         content=fitted.content,
+        privacy=fitted.privacy,
         software=software_versions(),
     )
     tensors = {
         "item_vectors": fitted.item_vectors,
-        "popularity": np.array([popularity[item] for item in fitted.item_ids], np.float32),
+        "popularity": popularity,
         **fitted.tensors,
     }
     if fitted.item_weights is not None:

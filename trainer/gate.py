@@ -2,7 +2,8 @@
 
 The judgement goes through the served path: a snapshot written and read back, its encoder on the
 user's history up to each event, retrieval by inner product, then the ranker; what the user has had
-is left out; the event's item is the one to find. The number is NDCG@20.
+is left out; the event's item is the one to find. The number is NDCG@20, and whether a candidate is
+worse is asked of a paired bootstrap over the users.
 """
 
 from typing import NamedTuple
@@ -12,12 +13,15 @@ import numpy as np
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import Manifest
-from rheos.state import History, Int64s
+from rheos.state import Float64s, History, Int64s
+from trainer import bootstrap
+from trainer.bootstrap import Difference
 from trainer.data_set import DataSet, Mask
 from trainer.evaluation import served
-from trainer.evaluation.metrics import Accuracy, compare, of_targets
+from trainer.evaluation.metrics import MEASURES, Accuracy, compare, expected_values, mean
 
 K = 20
+NDCG = MEASURES.index("ndcg")
 NEWEST_SHARE = 0.2
 MOST_NEWEST = 20_000
 """The newest share of the events new to both models, and at most so many, are kept for the gate."""
@@ -37,12 +41,15 @@ class Trial(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Accuracy@20 of the candidate, over its ``cases`` events, and NDCG@20 of its opponent."""
+    """Accuracy@20 of the candidate, over its ``cases`` events, NDCG@20 of its opponent, and the
+    difference of the two NDCGs; None where one of them is not finite.
+    """
 
     passed: bool
     reason: str
     candidate: Accuracy
     against: float
+    difference: Difference | None
 
 
 def plan(data: DataSet, serving: Manifest | None, settings: Settings) -> Trial:
@@ -88,28 +95,43 @@ def judge(
 ) -> Verdict:
     """Compares the candidate with the serving generation or, before the first, with popularity.
 
-    It passes with a finite NDCG of at least (1 - ``gate_tolerance``) times the other's.
+    It is refused where its NDCG falls short of the other's by more than ``gate_tolerance`` of that,
+    significantly so: with a p-value below 1 - ``gate_confidence``.
     """
-    accurate = accuracy(candidate, data, trial.queries, settings)
-    found = accurate.ndcg
+    trainer = settings.trainer
+    own = values(candidate, data, trial.queries, settings)
     if serving is None:
-        name, against = "popularity", _ndcg_of_popularity(data, trial, settings)
+        name, others = "popularity", _values_of_popularity(data, trial, settings)
     else:
-        name, against = serving.name, accuracy(serving, data, trial.queries, settings).ndcg
+        name, others = serving.name, values(serving, data, trial.queries, settings)
+    accurate, against = mean(own), mean(others).ndcg
     count = len(trial.queries)
-    text = f"NDCG@{K} {found:.4f} against {against:.4f} of {name} on {count} newer events"
-    if not np.isfinite(found):
+    text = f"NDCG@{K} {accurate.ndcg:.4f} against {against:.4f} of {name} on {count} newer events"
+    if not np.isfinite(accurate.ndcg):
         reason = f"the candidate's scores are not finite; {text}"
-        return Verdict(False, reason, accurate, against)
-    # A serving generation whose own scores are not finite is no measure: any finite one is better.
-    floor = (1 - settings.trainer.gate_tolerance) * against if np.isfinite(against) else 0.0
-    return Verdict(bool(found >= floor), text, accurate, against)
+        return Verdict(False, reason, accurate, against, None)
+    if not np.isfinite(against):
+        # Scores that are not finite are no measure: any finite ones are better.
+        return Verdict(True, text, accurate, against, None)
+    difference = bootstrap.paired(
+        own[:, NDCG],
+        others[:, NDCG],
+        data.users[trial.queries].astype(np.int64),
+        margin=trainer.gate_tolerance * against,
+        confidence=trainer.gate_confidence,
+        random=np.random.default_rng(trainer.seed),
+    )
+    text += (
+        f", difference {difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}),"
+        f" p = {difference.p_value:.3f}"
+    )
+    passed = difference.p_value >= 1 - trainer.gate_confidence
+    return Verdict(passed, text, accurate, against, difference)
 
 
-def accuracy(
-    generation: Generation, data: DataSet, queries: Int64s, settings: Settings
-) -> Accuracy:
-    """Mean accuracy@20 of a generation over the interactions ``queries``; NaN for wild scores.
+def values(generation: Generation, data: DataSet, queries: Int64s, settings: Settings) -> Float64s:
+    """Accuracy@20 (n, measures) of a generation on the interactions ``queries`` (n,); NaN for wild
+    scores.
 
     An item that the generation does not know, or that retrieval leaves behind, is a miss.
     """
@@ -118,14 +140,18 @@ def accuracy(
         served.Case(
             _history(data, _history_span(data, begins, int(query), settings)),
             data.item_ids[data.items[query]],
+            data.users_known.get(data.user_ids[data.users[query]]),
         )
         for query in queries
     ]
     depth = settings.retrieval.vector_depth
-    return served.accuracy(generation, cases, K, depth=depth)
+    try:
+        return served.judge(generation, cases, K, depth=depth).values(K)
+    except served.NotFiniteError:
+        return np.full((len(cases), len(MEASURES)), np.nan)
 
 
-def _ndcg_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> float:
+def _values_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> Float64s:
     """The same for an order by the number of interactions in the training part."""
     counted = trial.train & (data.weights > 0)
     counts = np.bincount(data.items[counted], minlength=len(data.item_ids)).astype(np.float64)
@@ -137,7 +163,7 @@ def _ndcg_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> floa
         above, beside = compare(scores, int(data.items[query]))
         better.append(above)
         tied.append(beside)
-    return of_targets(better, tied, K).ndcg
+    return expected_values(better, tied, K)
 
 
 def _fitted_by(data: DataSet, serving: Manifest | None) -> Mask:

@@ -23,7 +23,7 @@ from trainer.archive import ArchiveError
 from trainer.cycle import Outcome, TrainerBusyError, train_once
 from trainer.data_set import DataSet
 from trainer.models.als import Als
-from trainer.models.model import Fitted, Run
+from trainer.models.model import Fitted, Run, Start
 from trainer.publish import roll_back
 
 pytestmark = pytest.mark.kafka
@@ -68,6 +68,10 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     assert manifest.metrics["gate_hr@20"] == manifest.metrics["gate_recall@20"] <= 1
     assert 0 < manifest.metrics["gate_mrr@20"] < manifest.metrics["gate_ndcg@20"]
     assert manifest.metrics["gate_queries"] >= 50
+    assert manifest.metrics["gate_against_ndcg@20"] == outcome.against_ndcg
+    gain = manifest.metrics["gate_difference"]
+    assert manifest.metrics["gate_difference_low"] < gain < manifest.metrics["gate_difference_high"]
+    assert manifest.metrics["gate_p_value"] > 0.9
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
     assert stages == ["archive", "data set", "fit", "gate", "refit", "publish"]
     for stage in stages:
@@ -126,6 +130,7 @@ class Bad(Als, frozen=True):
             "zeros": np.zeros_like(fitted.item_vectors),
             "huge": np.full_like(fitted.item_vectors, 3e38),
             "too few": fitted.item_vectors[:-1],
+            "fine": fitted.item_vectors,
         }[self.how].astype(np.float32)
         return fitted._replace(item_vectors=vectors)
 
@@ -176,6 +181,71 @@ def test_a_bad_first_run_serves_nothing(settings: Settings) -> None:
     send(settings, taste(600))
     assert train_once(with_model(settings, how="nan")).kind == "failed"
     assert serving(settings) == ""
+
+
+class Warm(Bad, frozen=True):
+    """An ALS that notes with what it starts, and keeps its item vectors for the next fit."""
+
+    name: ClassVar[str] = "warm"
+    can = Als.can | {"warm_start"}
+    started: ClassVar[list[Start | None]] = []
+
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        self.started.append(run.start)
+        fitted = super().fit(data, run)
+        return fitted._replace(keep={"item.q": fitted.item_vectors})
+
+
+@pytest.fixture
+def warm_model(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
+    """Settings with that model, whose first generation serves; 400 newer events have come."""
+    monkeypatch.setattr(models, "model_class", lambda name: Warm)
+    monkeypatch.setattr(Warm, "started", [])
+    made = with_model(settings, how="fine")
+    send(made, taste(600))
+    assert train_once(made).kind == "promoted"
+    send(made, taste(400, start=600))
+    assert Warm.started == [None, None]
+    Warm.started.clear()
+    return made
+
+
+def test_a_fit_starts_where_the_serving_generations_ended(warm_model: Settings) -> None:
+    first = serving(warm_model)
+    assert train_once(warm_model).kind == "promoted"
+    store = LocalStore(warm_model.store_dir)
+    for start in Warm.started:  # the fit on the older events, and the one on all
+        assert start is not None
+        np.testing.assert_array_equal(
+            start.tensors["item.q"], store.get(first).tensors["item_vectors"]
+        )
+    assert len(Warm.started) == 2
+    assert store.get(serving(warm_model)).manifest.start == first
+    assert store.get(first).manifest.start == ""
+
+
+def test_a_setting_turns_it_off(warm_model: Settings) -> None:
+    trainer = msgspec.structs.replace(warm_model.trainer, warm_start=False)
+    assert train_once(msgspec.structs.replace(warm_model, trainer=trainer)).kind == "promoted"
+    assert Warm.started == [None, None]
+
+
+def test_after_a_refused_or_failed_fit_the_next_starts_anew(warm_model: Settings) -> None:
+    assert train_once(with_model(warm_model, how="noise")).kind == "refused"
+    assert Warm.started[0] is not None
+    Warm.started.clear()
+    assert train_once(warm_model).kind == "promoted"
+    assert Warm.started == [None, None]
+
+
+def test_after_a_roll_back_the_fit_of_what_was_rolled_back_is_no_start(
+    warm_model: Settings,
+) -> None:
+    assert train_once(warm_model).kind == "promoted"
+    roll_back(warm_model, LocalStore(warm_model.store_dir))
+    Warm.started.clear()
+    assert train_once(warm_model).kind == "promoted"
+    assert Warm.started == [None, None]
 
 
 def test_a_refit_that_fails_after_the_gate_publishes_nothing(

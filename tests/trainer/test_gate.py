@@ -10,11 +10,11 @@ import pytest
 from rheos.generation import Generation
 from rheos.settings import Settings, from_tree
 from rheos.snapshot import Manifest, Snapshot
-from rheos.state import Float32s
+from rheos.state import Float32s, Float64s
 from tests.trainer.shop import taste
 from trainer import gate
 from trainer.data_set import DataSet, of_interactions
-from trainer.evaluation.metrics import Accuracy
+from trainer.evaluation.metrics import MEASURES, mean
 from trainer.fitting import make
 from trainer.models import model_of
 from trainer.models.model import Run
@@ -192,7 +192,7 @@ def test_ndcg_is_that_of_an_order_made_by_hand(
         target = data.item_ids[data.items[query]]
         if target in order:
             total += 1 / np.log2(order.index(target) + 2)
-    found = gate.accuracy(candidate, data, queries, SETTINGS).ndcg
+    found = mean(gate.values(candidate, data, queries, SETTINGS)).ndcg
     assert found == pytest.approx(total / len(queries), abs=1e-6)
 
 
@@ -231,19 +231,50 @@ def test_scores_that_are_not_finite_are_refused(
     assert gate.judge(good, broken, data, trial, SETTINGS).passed
 
 
-def test_a_little_worse_is_within_the_tolerance(
-    judged: tuple[DataSet, gate.Trial, Generation],
+def judged_as(
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    judged: tuple[DataSet, gate.Trial, Generation],
+    *values: Float64s,
+    **trainer: Any,
+) -> gate.Verdict:
+    """The verdict where the candidate's NDCGs, then the serving one's, are the ``values``."""
     data, trial, good = judged
-    values = iter([0.099, 0.1, 0.097, 0.1])
+    told = iter(values)
 
-    def accuracy(*_: Any) -> Accuracy:
-        return Accuracy(0.2, 0.2, 0.01, 0.02, 0.05, 0.05, next(values), 40)
+    def answer(*_: Any) -> Float64s:
+        ndcgs = next(told)
+        return np.tile(ndcgs[:, None], (1, len(MEASURES)))
 
-    monkeypatch.setattr(gate, "accuracy", accuracy)
-    assert gate.judge(good, good, data, trial, SETTINGS).passed
-    assert not gate.judge(good, good, data, trial, SETTINGS).passed
+    monkeypatch.setattr(gate, "values", answer)
+    return gate.judge(good, good, data, trial, settings_with(**trainer))
+
+
+def test_worse_within_the_tolerance_passes_and_worse_than_that_does_not(
+    judged: tuple[DataSet, gate.Trial, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    against = 0.05 + 0.1 * np.random.default_rng(0).random(len(judged[1].queries))
+    assert judged_as(monkeypatch, judged, 0.99 * against, against).passed
+    refused = judged_as(monkeypatch, judged, 0.97 * against, against)
+    assert not refused.passed
+    assert refused.difference is not None
+    assert refused.difference.high < -0.02 * against.mean()
+    assert judged_as(monkeypatch, judged, 0.97 * against, against, gate_tolerance=0.04).passed
+
+
+def test_what_may_be_chance_passes_and_how_sure_that_must_be_is_a_setting(
+    judged: tuple[DataSet, gate.Trial, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    against = random.random(len(judged[1].queries))
+    noise = random.normal(0, 0.5, len(against))
+    noise += -0.05 - noise.mean()  # a tenth worse in this sample; the standard error is about .04
+    found = judged_as(monkeypatch, judged, against + noise, against, gate_tolerance=0.0)
+    assert found.passed
+    assert found.difference is not None
+    assert 0.05 <= found.difference.p_value < 0.4
+    assert f"p = {found.difference.p_value:.3f}" in found.reason
+    strict = {"gate_tolerance": 0.0, "gate_confidence": 0.6}
+    assert not judged_as(monkeypatch, judged, against + noise, against, **strict).passed
 
 
 def test_items_that_the_generation_does_not_know_are_misses(
@@ -252,4 +283,4 @@ def test_items_that_the_generation_does_not_know_are_misses(
     data, trial, _ = judged
     known = generation_of(data.where(trial.train & (data.items < 10)))
     unknown = trial.queries[data.items[trial.queries] >= 10]
-    assert gate.accuracy(known, data, unknown, SETTINGS).ndcg == 0.0
+    assert mean(gate.values(known, data, unknown, SETTINGS)).ndcg == 0.0
