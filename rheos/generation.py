@@ -9,10 +9,15 @@ from rheos.encoder import Encoder, EncoderContext
 from rheos.fold_in import FoldIn
 from rheos.history_map import HistoryMap
 from rheos.item_weights import ItemWeights
+from rheos.linear_blend import LinearBlend
 from rheos.neumf_ranker import NeumfRanker
 from rheos.ranker import Ranker
+from rheos.sequence_encoder import SequenceEncoder
 from rheos.snapshot import Manifest, Snapshot, SnapshotError
 from rheos.state import Float32s
+from rheos.tree_blend import TreeBlend
+from rheos.two_tower_content import TwoTowerContent
+from rheos.two_tower_encoder import TwoTowerEncoder
 
 Parameters = Mapping[str, Any]
 Tensors = Mapping[str, Float32s]
@@ -20,10 +25,15 @@ Tensors = Mapping[str, Float32s]
 ENCODERS: dict[str, Callable[[Parameters, Tensors, EncoderContext], Encoder]] = {
     "fold_in": FoldIn.load,
     "history_map": HistoryMap.load,
+    "transformer": SequenceEncoder.load,
+    "two_tower": TwoTowerEncoder.load,
 }
 RANKERS: dict[str, Callable[[Parameters, Tensors], Ranker]] = {"neumf": NeumfRanker.load}
-CONTENTS: dict[str, Callable[[Parameters, Tensors], Content]] = {}
-BLENDS: dict[str, Callable[[Parameters, Tensors], Blend]] = {}
+CONTENTS: dict[str, Callable[[Parameters, Tensors], Content]] = {"two_tower": TwoTowerContent.load}
+BLENDS: dict[str, Callable[[Parameters, Tensors], Blend]] = {
+    "linear": LinearBlend.load,
+    "trees": TreeBlend.load,
+}
 """The kinds of each part that a manifest may name, and what loads them."""
 
 L = TypeVar("L")

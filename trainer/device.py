@@ -1,5 +1,8 @@
 """Where torch models are fitted."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from rheos.settings import SettingsError
@@ -17,3 +20,14 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         text = str(error).splitlines()[0]
         raise SettingsError(f"setting trainer.device = {name!r}: {text}") from None
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch's own threads, a setting of the whole process, as they were afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,6 +13,10 @@ from trainer.models.model import Model
 MODELS = {
     "als": "trainer.models.als:Als",
     "neumf": "trainer.models.neumf:NeuMF",
+    "private_mf": "trainer.models.private_mf:PrivateMf",
+    "federated_mf": "trainer.models.federated_mf:FederatedMf",
+    "sasrec": "trainer.models.sasrec:SasRec",
+    "two_tower": "trainer.models.two_tower:TwoTower",
 }
 """Our models: name and class; a new one joins here and in tests/contract/test_models.py."""
 

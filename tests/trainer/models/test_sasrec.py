@@ -1,0 +1,211 @@
+"""SASRec: what goes into the network, its loss, and that what serves is what was trained."""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from rheos.encoder import EncoderContext
+from rheos.sequence_encoder import SequenceEncoder
+from rheos.state import Float32s, History
+from trainer.data_set import DataSet, of_interactions
+from trainer.models.model import Fitted, Run, Start
+from trainer.models.sasrec import NextItemLoss, SasRec
+from trainer.models.sasrec_network import Network, Sizes
+from trainer.models.sasrec_windows import Windows
+
+SMALL = {"factors": 16, "blocks": 1, "heads": 2, "last": 8, "batch": 100, "learning_rate": 0.01}
+
+
+def in_a_circle(users: int = 30, items: int = 12, length: int = 10) -> DataSet:
+    """After item n always comes item n + 1."""
+    rows = [
+        (f"u{user:03d}", f"i{(user + step) % items:02d}", 1000 * step)
+        for user in range(users)
+        for step in range(length)
+    ]
+    user_ids, item_ids, times = zip(*rows, strict=True)
+    return of_interactions(user_ids, item_ids, times)
+
+
+def of_lengths(lengths: list[int], times_equal: bool = False) -> DataSet:
+    """Users with so many interactions each, all of different items."""
+    rows = [
+        (f"u{user:03d}", f"{user:03d}-{step:03d}", 0 if times_equal else step)
+        for user, length in enumerate(lengths)
+        for step in range(length)
+    ]
+    user_ids, item_ids, times = zip(*rows, strict=True)
+    return of_interactions(user_ids, item_ids, times)
+
+
+def test_each_interaction_but_a_users_first_is_the_next_one_exactly_once() -> None:
+    data = of_lengths([1, 2, 3, 9, 10, 11, 40, 1])
+    for last in (1, 3, 10, 100):
+        random = np.random.default_rng(last)
+        nexts: list[int] = []
+        for rows, lengths in Windows(data).batches(last, 25, random):
+            assert rows.shape[1] - 1 == lengths.max() <= last
+            assert len(rows) == 1 or len(rows) * lengths.max() <= 25
+            for row, length in zip(rows, lengths, strict=True):
+                assert length >= 1
+                # Without equal times, a window is a run of the data set itself.
+                np.testing.assert_array_equal(np.diff(row[: length + 1]), 1)
+                nexts.extend(row[1 : length + 1].tolist())
+        firsts = set(data.items[data.begins()[:-1]].tolist())
+        assert sorted(nexts) == [row for row in range(len(data)) if row not in firsts]
+
+
+def test_equal_times_come_in_another_order_each_epoch() -> None:
+    windows, random = Windows(of_lengths([20], times_equal=True)), np.random.default_rng(0)
+    epochs = [next(iter(windows.batches(50, 100, random)))[0][0] for _ in range(50)]
+    assert {tuple(sorted(rows.tolist())) for rows in epochs} == {tuple(range(20))}
+    # Nothing is left of the data set's order: each item stands at each place in its turn.
+    assert len({int(rows[0]) for rows in epochs}) > 12
+
+
+def test_a_basket_stays_between_what_came_before_and_after() -> None:
+    data = of_interactions(["u"] * 6, ["a", "b", "c", "d", "e", "f"], [1, 2, 2, 2, 2, 3])
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        rows = next(iter(Windows(data).batches(50, 100, random)))[0][0]
+        assert [rows[0], rows[-1]] == [0, 5]
+
+
+def test_what_was_turned_down_is_in_no_window() -> None:
+    data = of_interactions(["u"] * 4, ["a", "b", "c", "d"], [1, 2, 3, 4], [1.0, -1.0, 0.0, 0.4])
+    (rows, _), *more = Windows(data).batches(50, 100, np.random.default_rng(0))
+    assert rows.tolist() == [[0, 3]]
+    assert not more
+
+
+def test_padding_moves_nothing() -> None:
+    network = Network(Sizes(20, 16, 2, 2, 8), 0.0, torch.Generator().manual_seed(0)).eval()
+    rows = torch.randint(20, (1, 8), generator=torch.Generator().manual_seed(1))
+    whole, part = network(rows), network(rows[:, :5])
+    torch.testing.assert_close(whole[:, :5], part)
+
+
+def test_the_drawn_softmax_comes_to_the_whole_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    network = Network(Sizes(200, 16, 1, 1, 8), 0.0, random).eval()
+    rows = torch.randint(200, (6, 9), generator=random)
+    lengths = torch.tensor([8, 8, 3, 1, 5, 8])
+    popularity = np.random.default_rng(0).integers(0, 50, 200).astype(np.float32)
+    torch.manual_seed(0)
+    whole = NextItemLoss(popularity, 200)(network, rows, lengths)
+    drawn = NextItemLoss(popularity, 199)
+    mean = torch.stack([drawn(network, rows, lengths) for _ in range(200)]).mean()
+    torch.testing.assert_close(mean, whole, atol=0.02, rtol=0)
+
+
+def test_the_whole_softmax_is_the_mean_over_all_places_with_a_next_item() -> None:
+    random = torch.Generator().manual_seed(0)
+    network = Network(Sizes(20, 16, 1, 1, 8), 0.0, random).eval()
+    rows = torch.randint(20, (2, 5), generator=random)
+    loss = NextItemLoss(np.ones(20, np.float32), 20)(network, rows, torch.tensor([4, 2]))
+    logits = network(rows[:, :-1]) @ network.table.T
+    each = [
+        functional.cross_entropy(logits[user, place], rows[user, place + 1])
+        for user, place in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
+    ]
+    torch.testing.assert_close(loss, torch.stack(each).mean())
+
+
+def test_it_learns_what_comes_next() -> None:
+    fitted = SasRec(**SMALL, epochs=40, dropout=0.0).fit(in_a_circle(), Run())
+    best = (fitted.user_vectors @ fitted.item_vectors.T).argmax(axis=1)
+    assert best.tolist() == [(user + 10) % 12 for user in range(30)]
+
+
+def test_it_learns_no_order_from_equal_times() -> None:
+    # Each basket is {a_n, b_n} in this order in the file, at one time.
+    rows = [(f"u{user:03d}", f"{kind}{user % 5}", 7) for user in range(200) for kind in "ab"]
+    user_ids, item_ids, times = zip(*rows, strict=True)
+    fitted = SasRec(**SMALL, epochs=20, dropout=0.0).fit(
+        of_interactions(user_ids, item_ids, times), Run()
+    )
+    encoder = served(fitted)
+    logits = encoder.encode([liked("a1"), liked("b1")]) @ fitted.item_vectors.T
+    assert fitted.item_ids[int(logits[0].argmax())] == "b1"
+    assert fitted.item_ids[int(logits[1].argmax())] == "a1"
+
+
+def served(fitted: Fitted) -> SequenceEncoder:
+    row_of = {item: row for row, item in enumerate(fitted.item_ids)}
+    context = EncoderContext(row_of, fitted.item_vectors)
+    return SequenceEncoder.load(fitted.encoder, fitted.tensors, context)
+
+
+def liked(*items: str) -> History:
+    return History(list(items), np.ones(len(items), np.float32), np.arange(len(items)))
+
+
+def test_what_serves_gives_the_networks_vectors() -> None:
+    random = np.random.default_rng(2)
+    data = of_interactions(
+        [f"u{user:02d}" for user in random.integers(0, 40, 600)],
+        [f"i{item:02d}" for item in random.integers(0, 30, 600)],
+        random.integers(0, 10_000, 600),
+        random.choice([1.0, 0.4, -1.0], 600),
+    )
+    for blocks, heads in ((1, 1), (3, 4)):
+        parameters = SMALL | {"blocks": blocks, "heads": heads, "epochs": 3}
+        fitted = SasRec(**parameters).fit(data, Run())
+        begins = data.begins()
+        histories = [
+            History(
+                [data.item_ids[row] for row in data.items[begins[user] : begins[user + 1]]],
+                data.weights[begins[user] : begins[user + 1]],
+                data.times_ms[begins[user] : begins[user + 1]],
+            )
+            for user in range(len(data.user_ids))
+        ]
+        vectors = served(fitted).encode(histories)
+        np.testing.assert_allclose(vectors, fitted.user_vectors, atol=1e-4)
+
+
+def start_of(data: DataSet, tensors: dict[str, Float32s]) -> Start:
+    return Start(data.user_ids, data.item_ids, tensors)
+
+
+def test_a_warm_start_goes_on_where_the_last_fit_ended() -> None:
+    data = in_a_circle()
+    first = SasRec(**SMALL, epochs=40, dropout=0.0).fit(data, Run())
+    model = SasRec(**(SMALL | {"learning_rate": 1e-6}), epochs=1, dropout=0.0)
+    more = in_a_circle(items=13)  # an item that the last fit did not know
+    warm = model.fit(more, Run(start=start_of(data, dict(first.keep))))
+    cold = model.fit(more, Run())
+    np.testing.assert_allclose(warm.item_vectors[:12], first.item_vectors, atol=1e-4)
+    assert np.abs(cold.item_vectors[:12] - first.item_vectors).max() > 0.1
+    for name, tensor in first.tensors.items():
+        np.testing.assert_allclose(warm.tensors[name], tensor, atol=1e-4)
+
+
+def test_a_start_of_other_sizes_is_passed_over() -> None:
+    data = in_a_circle()
+    first = SasRec(**SMALL, epochs=1).fit(data, Run())
+    other = SasRec(**(SMALL | {"factors": 8, "last": 4}), epochs=1)
+    warm = other.fit(data, Run(start=start_of(data, dict(first.keep))))
+    assert warm.item_vectors.shape == (12, 8)
+    assert np.isfinite(warm.item_vectors).all()
+
+
+def test_it_stops_early_and_keeps_the_best_epoch() -> None:
+    told: list[tuple[int, int]] = []
+    run = Run(progress=lambda stage, done, total: told.append((done, total)))
+    data = in_a_circle(users=400, items=20, length=8)
+    parameters = SMALL | {"batch": 400, "epochs": 200, "patience": 5, "dropout": 0.0}
+    fitted = SasRec(**parameters).fit(data, run)
+    assert len(told) < 150
+    assert told[-1] == (200, 200)
+    scores = fitted.user_vectors @ fitted.item_vectors.T
+    scores[data.users, data.items] = -np.inf
+    assert (scores.argmax(axis=1) == (np.arange(400) + 8) % 20).mean() > 0.9
+
+
+def test_it_leaves_torchs_own_generator_as_it_was() -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    SasRec(**SMALL, epochs=1).fit(in_a_circle(), Run(seed=5))
+    torch.testing.assert_close(torch.rand(3), expected)
