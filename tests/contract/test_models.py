@@ -37,8 +37,14 @@ CASES = [
         {"factors": 16, "blocks": 1, "last": 10, "epochs": 40, "batch": 100, "dropout": 0.1}
         | {"learning_rate": 0.01},
     ),
-    Case("private_mf", {"epsilon": 1e5, "factors": 4, "user_share": 0.5, "half_steps": 8.0}),
+    Case("ease", {"factors": 16, "regularisation": 1.0}),
+    Case("private_mf", {"epsilon": 1e6, "factors": 2, "user_share": 1.0, "half_steps": 8.0}),
     Case("federated_mf", {"clients": 3, "factors": 4, "half_steps": 8.0}),
+    Case(
+        "lightgcn",
+        {"factors": 8, "layers": 2, "steps": 100, "batch": 256, "negatives": 2}
+        | {"learning_rate": 0.05, "half_steps": 4.0},
+    ),
 ]
 
 USERS, ITEMS = 40, 24

@@ -13,6 +13,8 @@ from trainer.models.model import Model
 MODELS = {
     "als": "trainer.models.als:Als",
     "neumf": "trainer.models.neumf:NeuMF",
+    "ease": "trainer.models.ease:Ease",
+    "lightgcn": "trainer.models.lightgcn:LightGCN",
     "private_mf": "trainer.models.private_mf:PrivateMf",
     "federated_mf": "trainer.models.federated_mf:FederatedMf",
     "sasrec": "trainer.models.sasrec:SasRec",

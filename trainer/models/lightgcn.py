@@ -1,0 +1,180 @@
+"""LightGCN: embeddings smoothed over the graph of users and items, and nothing else.
+
+He, Deng, Wang, Li, Zhang & Wang, "LightGCN: Simplifying and Powering Graph Convolution Network for
+Recommendation" (SIGIR 2020): propagation eq. 3, layers eq. 4, loss eq. 15.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from msgspec import Meta, Struct
+from torch import Tensor
+
+from rheos.state import Float32s
+from trainer.data_set import DataSet
+from trainer.device import device_of, torch_threads
+from trainer.early_stopping import EarlyStopping
+from trainer.models.interaction_graph import InteractionGraph, graph_of
+from trainer.models.model import Capability, Fitted, Run
+from trainer.models.propagation import Adjacency, adjacency_on, layers, propagate
+from trainer.models.triples import Draws, bpr
+
+BLOCK = 8192
+"""On a CPU so many triples at once: their three (8192, 64) float32 matrices stay in the cache."""
+LAST_RATE = 0.05
+"""The learning rate falls to this share: large steps early, small ones at the end."""
+REPORT = 50
+"""Steps from one report of progress to the next; on a GPU only there the host waits."""
+RIDGE = 1e-4
+"""Of the encoder's regression, as a share of the mean diagonal."""
+
+
+class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
+    """Minimises -ln σ(ŷᵤᵢ - ŷᵤⱼ) + λ/2 |E|² (eq. 15) over users, their items i and others j.
+
+    A pair is an edge of the graph where its mean weight is above 0. Each step draws users, an item
+    of each and one that she does not have, and propagates once for all of them.
+    """
+
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
+    layers: Annotated[int, Meta(ge=0, le=10, description="Layers K of the propagation.")] = 3
+    steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 2000
+    batch: Annotated[int, Meta(ge=1, description="Users drawn for a step, an item of each.")] = (
+        32768
+    )
+    negatives: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Items drawn against each; the hardest counts. Paper: 1."),
+    ] = 8
+    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.1
+    regularisation: Annotated[
+        float, Meta(ge=0, description="λ, on the embeddings before any propagation.")
+    ] = 1e-4
+    half_steps: Annotated[
+        float, Meta(gt=0, description="Encoder: items after which a history's weight halves.")
+    ] = 8.0
+    last: Annotated[
+        int, Meta(ge=1, le=10_000, description="Encoder: latest distinct items that it reads.")
+    ] = 100
+
+    name: ClassVar[str] = "lightgcn"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "explain", "warm_start"}
+    )
+
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        return self.watched(data, run, lambda done, embeddings: None)
+
+    def watched(self, data: DataSet, run: Run, watch: Callable[[int, Tensor], None]) -> Fitted:
+        """``fit`` that shows steps done and the embeddings E (U + N, d) at each report.
+
+        ``watch`` copies what it wants to keep.
+        """
+        device, graph = device_of(run.device), graph_of(data)
+        with torch_threads(run.threads), ThreadPoolExecutor(max(1, run.threads)) as pool:
+            adjacency = adjacency_on(device, graph.normalised(), pool, run.threads)
+            embeddings = torch.nn.Parameter(torch.from_numpy(self._start(data, run)).to(device))
+            for done in self._train(embeddings, adjacency, graph, run.seed):
+                run.progress("fit", done, self.steps)
+                watch(done, embeddings.detach())
+            made = [part.cpu().numpy() for part in layers(adjacency, embeddings, self.layers)]
+        return self._fitted(data, graph, made)
+
+    def _start(self, data: DataSet, run: Run) -> Float32s:
+        """The last fit's embeddings where there are any, normal numbers elsewhere."""
+        random = np.random.default_rng(run.seed)
+        users = random.normal(0, 0.1, (len(data.user_ids), self.factors)).astype(np.float32)
+        items = random.normal(0, 0.1, (len(data.item_ids), self.factors)).astype(np.float32)
+        if run.start is not None:
+            run.start.carry("user.embeddings", data.user_ids, users)
+            run.start.carry("item.embeddings", data.item_ids, items)
+        return np.concatenate([users, items])
+
+    def _train(
+        self,
+        embeddings: torch.nn.Parameter,
+        adjacency: Adjacency,
+        graph: InteractionGraph,
+        seed: int,
+    ) -> Iterator[int]:
+        """Trains; yields how many steps are done, each REPORT ones and at the end.
+
+        On a GPU everything stays there in between. Raises DivergedError.
+        """
+        device = embeddings.device
+        draws = Draws(graph, device, torch.Generator(device).manual_seed(seed))
+        block = BLOCK if device.type == "cpu" else self.batch
+        # Of a batch's mean an embedding's gradient is about 1e-7: Adam's usual 1e-8 would count.
+        optimiser = torch.optim.Adam([embeddings], self.learning_rate, eps=1e-12, fused=True)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LAST_RATE, self.steps)
+        guard = EarlyStopping(patience=1)
+        loss, before = torch.zeros((), device=device), 0
+        for done in range(1, self.steps + 1):
+            vectors = propagate(adjacency, embeddings, self.layers)  # (U + N, d)
+            fixed = vectors.detach()
+            gradient = torch.zeros_like(fixed)
+            for begin in range(0, self.batch, block):
+                count = min(block, self.batch - begin)
+                loss += bpr(fixed, draws.draw(count, self.negatives, fixed), gradient)
+            (gradient,) = torch.autograd.grad(vectors, [embeddings], gradient.div_(self.batch))
+            # λ/2 |E|² over a triple's nodes, in its expectation: nothing more is drawn for it.
+            embeddings.grad = gradient.addcmul_(
+                draws.chances, embeddings.detach(), value=self.regularisation
+            )
+            optimiser.step()
+            schedule.step()
+            if done % REPORT == 0 or done == self.steps:
+                guard.check(float(loss) / ((done - before) * self.batch))
+                loss.zero_()
+                before = done
+                yield done
+
+    def _fitted(self, data: DataSet, graph: InteractionGraph, made: list[Float32s]) -> Fitted:
+        users = graph.user_count
+        vectors: Float32s = np.mean(np.stack(made), axis=0)  # (U + N, d)
+        features, matrix = _encoder(graph, made, vectors)
+        return Fitted(
+            data.item_ids,
+            np.ascontiguousarray(vectors[users:]),
+            {"kind": "history_map", "half_steps": [self.half_steps], "last": self.last},
+            None,
+            {"encoder.features": features, "encoder.matrix": matrix},
+            vectors[:users],
+            keep={"user.embeddings": made[0][:users], "item.embeddings": made[0][users:]},
+        )
+
+
+def _encoder(
+    graph: InteractionGraph, made: list[Float32s], vectors: Float32s
+) -> tuple[Float32s, Float32s]:
+    """Features (N, f) and matrix (1, f, d) of the history map.
+
+    A user's vector is the mean of her own embedding and of Σᵢ (eᵢ⁽⁰⁾ + … + eᵢ⁽ᴷ⁻¹⁾) / √(|u| |i|)
+    (eq. 3 and 4). A new user lacks the first part, but that is learned from her items too: so a
+    ridge regression on what the second is made of, on the items' vectors and on a 1 gives the
+    direction of the fitted users' vectors from their items' means.
+    """
+    users = graph.user_count
+    degrees = np.maximum(graph.item_degrees(), 1)[:, None]
+    inner = np.stack(made[: max(1, len(made) - 1)])[:, users:].sum(axis=0)
+    ones = np.ones((graph.item_count, 1), np.float32)
+    features = np.concatenate(
+        [_unit(inner / np.sqrt(degrees)), _unit(vectors[users:]), ones], axis=1, dtype=np.float32
+    )  # (N, 2d + 1)
+    known = np.flatnonzero(graph.user_degrees())
+    x = (graph.means()[known] @ features).astype(np.float64)  # (V, 2d + 1)
+    y = vectors[:users][known]
+    y = y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
+    gram = x.T @ x
+    ridge = RIDGE * np.trace(gram) / len(gram)
+    matrix = np.linalg.solve(gram + ridge * np.eye(len(gram)), x.T @ y)
+    return features, matrix.astype(np.float32)[None]
+
+
+def _unit(vectors: Float32s) -> Float32s:
+    """Vectors scaled to a root mean square length of 1: one regularisation suits all parts."""
+    scaled: Float32s = vectors / max(float(np.square(vectors).sum(axis=1).mean()) ** 0.5, 1e-12)
+    return scaled
