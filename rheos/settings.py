@@ -207,11 +207,15 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="Address of /metrics, /healthz and /readyz; all: 0.0.0.0.")
     ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port of /metrics, /healthz, /readyz; 0: any.")] = 8002
-    model: Annotated[str, Meta(description="Model to fit: als, neumf.")] = "als"
+    model: Annotated[str, Meta(description="Model to fit; `rheos models` lists them.")] = "als"
     parameters: Annotated[
         dict[str, float | int | str | bool],
         Meta(description="The model's own parameters; see docs/models.md."),
     ] = field(default_factory=dict)
+    blend: Annotated[
+        Literal["none", "linear", "trees"],
+        Meta(description="What is learned to order candidates; none: weights of [retrieval]."),
+    ] = "none"
     every_minutes: Annotated[
         float, Meta(gt=0, description="Minutes between fits, if there are new events.")
     ] = 60.0

@@ -68,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     item_weights: dict[str, Any] | None = None
     content: dict[str, Any] | None = None
     blend: dict[str, Any] | None = None
+    privacy: dict[str, Any] | None = None
     software: dict[str, str]
     files: dict[str, FileEntry] = {}
 

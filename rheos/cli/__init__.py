@@ -22,6 +22,7 @@ COMMANDS = {
     "indexer": "rheos.cli.worker:indexer",
     "trainer": "rheos.cli.worker:trainer",
     "train": "rheos.cli.train:command",
+    "models": "rheos.cli.models:command",
     "generations": "rheos.cli.generations:app",
     "evaluate": "rheos.cli.evaluate:app",
     "replay": "rheos.cli.replay:command",
