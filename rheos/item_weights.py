@@ -119,7 +119,7 @@ class ItemWeights:
         places, _, values = self._entries(share)
         targets = self.targets[places]
         if len(self) < _DENSE * len(targets):
-            sums = np.bincount(targets, values, len(self))
+            sums: Float64s = np.bincount(targets, values, len(self)).astype(np.float64, copy=False)
             rows: Int64s = np.flatnonzero(sums)
             return Scores(rows, sums[rows])
         rows, inverse = np.unique(targets, return_inverse=True)
@@ -143,7 +143,7 @@ class ItemWeights:
         ends = np.cumsum(lengths)
         offsets = np.repeat(begins - (ends - lengths), lengths)
         places = offsets + np.arange(len(offsets))
-        values = self.weights[places] * np.repeat(share.shares, lengths)
+        values: Float64s = np.repeat(share.shares, lengths) * self.weights[places]
         return places, np.repeat(share.rows, lengths), values
 
 
