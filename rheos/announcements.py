@@ -16,6 +16,18 @@ from rheos.settings import Settings
 from rheos.topics import Topics
 
 SERVING = "serving"
+_WITHDRAWN = "withdrawn/"
+
+
+def withdrawn_slot(generation: str) -> str:
+    """The slot of the decision that a generation is not to serve again: one each, so that
+    compaction keeps them all.
+    """
+    return _WITHDRAWN + generation
+
+
+def is_withdrawn_slot(slot: str) -> bool:
+    return slot.startswith(_WITHDRAWN)
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):

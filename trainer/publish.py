@@ -1,9 +1,16 @@
-"""Publishing a generation, rolling back to an earlier one, and clearing away old ones."""
+"""Publishing a generation, letting another one serve, and clearing away old ones."""
 
 import time
 from collections.abc import Sequence
 
-from rheos.announcements import SERVING, Announcement, announce, read_all
+from rheos.announcements import (
+    SERVING,
+    Announcement,
+    announce,
+    is_withdrawn_slot,
+    read_all,
+    withdrawn_slot,
+)
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import SnapshotError, is_name, number_of
@@ -23,11 +30,15 @@ class Decisions:
     """What has been announced for the slot ``serving``, and what the store holds, read once.
 
     Only promoted generations are ever put into the store, so that its content is what can be
-    rolled back to.
+    rolled back to. ``withdrawn`` are those that are not to serve again, by name.
     """
 
     def __init__(self, settings: Settings, store: SnapshotStore) -> None:
-        self.announced = [found for found in read_all(settings) if found.slot == SERVING]
+        everything = read_all(settings)
+        self.announced = [found for found in everything if found.slot == SERVING]
+        self.withdrawn = {
+            found.generation: found for found in everything if is_withdrawn_slot(found.slot)
+        }
         self.stored = store.names()
 
     @property
@@ -50,12 +61,14 @@ class Decisions:
     def predecessor(self, name: str) -> str:
         """The stored generation to roll back to from ``name``: the one that ruled before it.
 
-        Where that is not known any more, the stored one of the next lower number. Empty: none.
+        Where that is not known any more, or withdrawn, the stored one of the next lower number that
+        is not. Empty: none.
         """
+        fit = [found for found in self.stored if found not in self.withdrawn]
         for found in reversed(self.announced):
-            if found.generation == name and found.predecessor in self.stored:
+            if found.generation == name and found.predecessor in fit:
                 return found.predecessor
-        lower = [found for found in self.stored if number_of(found) < number_of(name)]
+        lower = [found for found in fit if number_of(found) < number_of(name)]
         return lower[-1] if lower else ""
 
 
@@ -85,7 +98,25 @@ def publish(
     return announcement
 
 
-def roll_back(settings: Settings, store: SnapshotStore, name: str = "") -> Announcement:
+def promote(
+    settings: Settings, store: SnapshotStore, name: str, *, anyway: bool = False
+) -> Announcement:
+    """Announces any stored generation, by hand: the gate is not asked.
+
+    Its snapshot is read and verified before. Raises PublishError (it is serving already, or was
+    withdrawn and not ``anyway``), SnapshotError, KafkaError.
+    """
+    decisions = Decisions(settings, store)
+    serving = decisions.serving
+    _require_fit(decisions, name, anyway)
+    Generation(store.get(name))
+    after = f", after {serving}" if serving else ""
+    return _announce(settings, decisions, name, serving, f"promoted by hand{after}")
+
+
+def roll_back(
+    settings: Settings, store: SnapshotStore, name: str = "", *, anyway: bool = False
+) -> Announcement:
     """Announces an older generation: ``name``, or the predecessor of the serving one.
 
     Its snapshot is read and verified before. Raises PublishError, SnapshotError, KafkaError.
@@ -97,11 +128,46 @@ def roll_back(settings: Settings, store: SnapshotStore, name: str = "") -> Annou
     target = name or decisions.predecessor(serving)
     if not target:
         raise PublishError(f"{serving} is serving, and the store holds nothing older")
-    if target == serving:
-        raise PublishError(f"{serving} is serving already")
+    _require_fit(decisions, target, anyway)
     Generation(store.get(target))
     before = decisions.predecessor(target)
     return _announce(settings, decisions, target, before, f"rolled back from {serving}")
+
+
+def withdraw(settings: Settings, store: SnapshotStore, name: str, reason: str) -> Announcement:
+    """Rolls back from the serving generation ``name``, which is not to serve again.
+
+    1. Its predecessor is read and verified. 2. It is announced that ``name`` is withdrawn. 3. The
+    predecessor is announced. Where a crash comes before 3, the call can be repeated. Raises
+    PublishError where nothing older is stored, or ``name`` is not serving (any more).
+    """
+    decisions = Decisions(settings, store)
+    if decisions.serving != name:
+        raise PublishError(f"{name} is not serving, {decisions.serving or 'nothing'} is")
+    target = decisions.predecessor(name)
+    if not target:
+        raise PublishError(f"{name} is serving, and the store holds nothing older")
+    Generation(store.get(target))  # 1
+    told = Announcement(
+        number=1,
+        slot=withdrawn_slot(name),
+        generation=name,
+        reason=reason,
+        time_ms=time.time_ns() // 1_000_000,
+    )
+    announce(settings, told)  # 2
+    decisions.withdrawn[name] = told
+    before = decisions.predecessor(target)
+    return _announce(settings, decisions, target, before, f"rolled back from {name}: {reason}")  # 3
+
+
+def _require_fit(decisions: Decisions, name: str, anyway: bool) -> None:
+    """Raises PublishError where ``name`` serves already, or was withdrawn and not ``anyway``."""
+    if name == decisions.serving:
+        raise PublishError(f"{name} is serving already")
+    found = decisions.withdrawn.get(name)
+    if found is not None and not anyway:
+        raise PublishError(f"{name} was withdrawn ({found.reason}); --anyway lets it serve again")
 
 
 def prune(settings: Settings, store: SnapshotStore) -> list[str]:
@@ -136,6 +202,8 @@ def rows(decisions: Decisions, store: SnapshotStore) -> Sequence[dict[str, objec
     told = []
     for name in decisions.stored:
         row: dict[str, object] = {"generation": name, "serving": name == decisions.serving}
+        if name in decisions.withdrawn:
+            row["withdrawn"] = decisions.withdrawn[name].reason
         try:
             manifest = store.get(name).manifest
         except SnapshotError as error:

@@ -21,7 +21,7 @@ from tests.broker import free_ports
 
 HEAVY = {"numpy", "kafka", "msgspec", "httpx", "faust", "faiss", "torch", "starlette", "pyarrow"}
 SUB_COMMANDS = {
-    "generations": ("list", "rollback"),
+    "generations": ("list", "show", "promote", "rollback"),
     "evaluate": ("prequential", "split"),
 }
 

@@ -20,10 +20,12 @@ from trainer.publish import (
     Decisions,
     PublishError,
     ServingChangedError,
+    promote,
     prune,
     publish,
     roll_back,
     rows,
+    withdraw,
 )
 
 pytestmark = pytest.mark.kafka
@@ -147,6 +149,62 @@ def test_what_follows_on_a_roll_back_is_rolled_back_to_the_one_in_between(
     release(settings, store)
     assert roll_back(settings, store).generation == first
     assert bad in store.names()
+
+
+def test_any_stored_generation_can_be_promoted_by_hand(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, second, third = (release(settings, store) for _ in range(3))
+    assert promote(settings, store, first).generation == first
+    found = ruling(settings)
+    assert found is not None
+    assert (found.number, found.generation, found.predecessor) == (4, first, third)
+    assert found.reason == f"promoted by hand, after {third}"
+    assert promote(settings, store, second).generation == second
+    with pytest.raises(PublishError, match="serving already"):
+        promote(settings, store, second)
+    with pytest.raises(SnapshotError):
+        promote(settings, store, "9-0123abcd")
+    assert serving(settings) == second
+
+
+def test_a_withdrawn_generation_serves_no_more(settings: Settings, store: LocalStore) -> None:
+    _, second, third = (release(settings, store) for _ in range(3))
+    found = withdraw(settings, store, third, "fewer clicks")
+    assert found.generation == serving(settings) == second
+    assert found.reason == f"rolled back from {third}: fewer clicks"
+    # Neither by going back from what comes next, nor by name.
+    release(settings, store)
+    assert roll_back(settings, store).generation == second
+    for decide in (roll_back, promote):
+        with pytest.raises(PublishError, match=r"withdrawn \(fewer clicks\); --anyway"):
+            decide(settings, store, third)
+    told = {row["generation"]: row for row in rows(Decisions(settings, store), store)}
+    assert told[third]["withdrawn"] == "fewer clicks"
+    assert "withdrawn" not in told[second]
+    assert promote(settings, store, third, anyway=True).generation == third
+
+
+def test_back_from_the_next_one_goes_past_a_withdrawn_one(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, second, third = (release(settings, store) for _ in range(3))
+    promote(settings, store, second)
+    withdraw(settings, store, second, "fewer clicks")
+    assert serving(settings) == third  # which ruled before it, and was released upon it
+    assert roll_back(settings, store).generation == first
+
+
+def test_only_what_serves_and_has_a_predecessor_is_withdrawn(
+    settings: Settings, store: LocalStore
+) -> None:
+    first = release(settings, store)
+    with pytest.raises(PublishError, match="holds nothing older"):
+        withdraw(settings, store, first, "fewer clicks")
+    second = release(settings, store)
+    with pytest.raises(PublishError, match=f"{first} is not serving, {second} is"):
+        withdraw(settings, store, first, "fewer clicks")
+    assert not Decisions(settings, store).withdrawn
 
 
 def test_a_roll_back_during_a_fit_is_not_overruled_by_it(
