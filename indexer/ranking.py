@@ -11,17 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rheos.blend import Blend
+from rheos.blend import SHORTLIST, Blend
 from rheos.state import Float64s, Int64s
 
 VECTOR, NEXT, TREND, NEW = "vector", "next", "trend", "new"
-ITEM_WEIGHTS = "item_weights"
-SOURCES = (VECTOR, ITEM_WEIGHTS, NEXT, TREND, NEW)
-"""Where an item of an answer came from; ``new`` is an item too young for the generation."""
-
-
-SHORTLIST = 200
-"""So many candidates, the best by the blend's weights, are scored by a blend."""
+ITEM_WEIGHTS, HISTORY = "item_weights", "history"
+SOURCES = (VECTOR, ITEM_WEIGHTS, NEXT, HISTORY, TREND, NEW)
+"""Where an item of an answer came from; ``history`` is an item that the user had before, ``new``
+one too young for the generation."""
 
 
 class Layer(NamedTuple):

@@ -1,9 +1,14 @@
 """A blend: several layers' opinions on candidates become one score, as a generation learned it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from rheos.state import Float64s
+
+SHORTLIST = 200
+"""So many candidates, the best by the blend's weights, are scored."""
 
 
 class Blend(Protocol):
@@ -22,3 +27,9 @@ class Blend(Protocol):
 
     def score(self, features: Mapping[str, Float64s]) -> Float64s:
         """Scores (n,) of n candidates from their ``features``, (n,) each; NaN: cannot be told."""
+
+    def parameters(self) -> dict[str, Any]:
+        """What its kind is loaded with, as a manifest holds it; ``kind`` names that."""
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What it is loaded with beside, as a snapshot holds it."""

@@ -194,6 +194,10 @@ class RetrievalSettings(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=0, le=1, description="Power of an item's own count that divides its far score."),
     ] = 0.6
+    own_weight: Annotated[
+        float,
+        Meta(ge=0, description="Share of the history's own items, unless they are left out."),
+    ] = 0.5
     trend_weight: Annotated[float, Meta(ge=0, description="Share of the trend.")] = 0.01
     leave_out_seen: Annotated[
         bool, Meta(description="Leave items of the user's history out of the answer.")

@@ -26,6 +26,7 @@ from rheos.snapshot_store import LocalStore, SnapshotStore
 from trainer import gate
 from trainer.archive import Archive, ArchiveError
 from trainer.archiver import Archiver
+from trainer.blending.learning import attach, learn_for
 from trainer.catalogue import READERS, with_catalogue
 from trainer.data_set import DataSet, load
 from trainer.fitting import FitError, fit, make
@@ -83,12 +84,13 @@ def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
 def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent) -> Outcome:
     """Runs one cycle on what is archived.
 
-    1. The archive becomes a data set, with the catalogue where the model reads it. 2. The newest
+    1. The archive becomes a data set, with the catalogue where it is read. 2. The newest
     events are set aside. 3. The model is fitted on the rest, beginning where the serving
     generation's fit ended. 4. The gate compares it with the serving generation on what was set
-    aside. 5. What passes is fitted again on everything. 6. The result is published, and what its
-    fit kept stays for the next. Whatever happens before 6 leaves the serving generation alone;
-    where a fit fails or does not pass, the next starts anew.
+    aside. 5. With what passes, a blend is learned on that too, which has a gate of its own. 6. The
+    model is fitted again on everything. 7. The result is published, and what its fit kept stays for
+    the next. Whatever happens before 7 leaves the serving generation alone; where a fit fails or
+    does not pass, the next starts anew.
 
     Raises TrainerBusyError, SettingsError (no such model or parameter), ArchiveError, KafkaError,
     OSError; a bad fit is an outcome.
@@ -99,7 +101,7 @@ def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent)
         warm = WarmStarts(Path(settings.data_dir) / "warm")
         archive.compact()
         data = load(archive, settings.event_rules())  # 1
-        if READERS & model.can:
+        if READERS & model.can or settings.trainer.blend != "none":
             data = with_catalogue(data, settings)
         progress("data set", 1, 1)
         try:
@@ -159,11 +161,17 @@ def _learn(
     )
     if not verdict.passed:
         return judged
-    fitted = fit(model, data, run("refit"))  # 5
+    learned = learn_for(settings, candidate, serving, data, trial.train, run("blend"))  # 5
+    metrics |= learned.metrics()
+    if learned.reason:
+        log.info("%s", learned.reason)
+    fitted = fit(model, data, run("refit"))  # 6
     began_with = serving.name if serving is not None and start is not None else ""
     made = make(number, model, fitted, data, metrics, start=began_with)
+    if learned.blend is not None:
+        made = attach(made, learned.blend)
     try:
-        announcement = publish(settings, store, made, verdict.reason, decisions.serving)  # 6
+        announcement = publish(settings, store, made, verdict.reason, decisions.serving)  # 7
     except ServingChangedError as changed:
         return msgspec.structs.replace(judged, reason=str(changed))
     try:

@@ -1,0 +1,271 @@
+"""Blends: what is recorded, the weights found, trees against LightGBM, and what is let through."""
+
+import itertools
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pytest
+
+from rheos.blend import SHORTLIST
+from rheos.events import Event
+from rheos.settings import from_tree
+from trainer.blending import lambdamart
+from trainer.blending.examples import Examples, Recorder
+from trainer.blending.learning import learn, learn_for
+from trainer.blending.weights import fit_weights, gains, shortlisted, weighted
+from trainer.data_set import of_interactions
+from trainer.evaluation.refit import in_memory
+from trainer.fitting import make
+from trainer.models.als import Als
+from trainer.models.model import Run
+
+MINUTE_MS = 60_000
+START_MS = 1_300_000_000_000
+NAN = float("nan")
+
+
+def drawn(queries: int, seed: int = 0, useful: float = 1.0, most: int = 60) -> Examples:
+    """Queries whose relevant items stand high by 2 far + vector, mixed with chance.
+
+    The layer ``trend`` says nothing.
+    """
+    random = np.random.default_rng(seed)
+    lengths = random.integers(30, most, queries)
+    begins = np.r_[0, np.cumsum(lengths)]
+    z = random.normal(size=(begins[-1], 3))
+    likely = useful * (2 * z[:, 0] + z[:, 1]) + random.gumbel(size=len(z))
+    relevant = np.zeros(len(z), bool)
+    for begin, end in itertools.pairwise(begins):
+        relevant[begin + np.argsort(-likely[begin:end])[: random.integers(1, 4)]] = True
+    wanted = np.add.reduceat(relevant.astype(int), begins[:-1]) + random.integers(0, 2, queries)
+    features = np.column_stack([z, random.normal(size=len(z)), np.repeat(lengths, lengths)])
+    names = ["far.z", "vector.z", "trend.z", "price", "session"]
+    users = random.integers(0, max(2, queries // 3), queries)
+    return Examples(names, features.astype(np.float32), relevant, begins, wanted, users)
+
+
+def slow_gain(scores: list[float], relevant: list[bool], wanted: int) -> float:
+    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    return (
+        sum(1 / np.log2(rank + 2) for rank, place in enumerate(order[:20]) if relevant[place])
+        / wanted
+    )
+
+
+def test_gains_are_those_of_a_loop_over_the_queries() -> None:
+    examples = drawn(40, seed=1)
+    scores = np.random.default_rng(2).normal(size=len(examples.relevant))
+    found = gains(scores, examples)
+    for query, (begin, end) in enumerate(itertools.pairwise(examples.begins)):
+        relevant = examples.relevant[begin:end].tolist()
+        expected = slow_gain(scores[begin:end].tolist(), relevant, int(examples.wanted[query]))
+        assert found[query] == pytest.approx(expected)
+
+
+def test_parts_of_examples_are_whole_queries() -> None:
+    examples = drawn(10)
+    first, rest = examples.part(0, 4), examples.part(4, 10)
+    np.testing.assert_array_equal(np.vstack([first.features, rest.features]), examples.features)
+    assert len(first) == 4
+    assert rest.begins[0] == 0
+    kept = examples.keeping(examples.relevant)
+    assert kept.relevant.all()
+    assert np.diff(kept.begins).sum() == examples.relevant.sum()
+
+
+def test_weights_are_found_again_and_beat_each_layer() -> None:
+    blend = fit_weights(drawn(1500, seed=3))
+    assert blend.weights["far"] / blend.weights["vector"] == pytest.approx(2, rel=0.3)
+    assert abs(blend.weights["trend"]) < 0.1 * blend.weights["far"]
+    fresh = drawn(800, seed=4)
+    found = gains(weighted(fresh, blend.weights), fresh).mean()
+    for layer in ("far", "vector", "trend"):
+        assert found > gains(fresh.column(f"{layer}.z"), fresh).mean()
+
+
+def test_a_layer_that_never_spoke_has_no_weight() -> None:
+    examples = drawn(300)
+    examples.features[:, examples.names.index("trend.z")] = 0
+    assert set(fit_weights(examples).weights) == {"far", "vector"}
+
+
+def test_the_shortlist_is_of_each_query_what_the_weights_put_first() -> None:
+    examples = drawn(5, most=31 + 2 * SHORTLIST)
+    scores = weighted(examples, {"far": 1.0, "absent": 3.0})
+    np.testing.assert_array_equal(scores, examples.column("far.z"))
+    chosen = shortlisted(examples, {"far": 1.0})
+    for begin, end in itertools.pairwise(examples.begins):
+        inside, own = chosen[begin:end], scores[begin:end]
+        assert inside.sum() == min(SHORTLIST, end - begin)
+        if not inside.all():
+            assert own[inside].min() >= own[~inside].max()
+
+
+@pytest.mark.parametrize("share_unknown", [0.0, 0.2])
+def test_trees_in_numpy_are_lightgbms(share_unknown: float) -> None:
+    random = np.random.default_rng(5)
+    examples = drawn(300, seed=5)
+    features = examples.features.astype(np.float64)
+    features[random.random(features.shape) < share_unknown] = NAN
+    parameters = {**lambdamart.PARAMETERS, "num_threads": 1}
+    data = lightgbm.Dataset(features, examples.relevant.astype(int), group=np.diff(examples.begins))
+    booster = lightgbm.train(parameters, data, num_boost_round=30)
+    blend = lambdamart.blend_of(booster, {"far": 1.0}, examples.names)
+    asked = random.normal(size=(500, features.shape[1]))
+    asked[random.random(asked.shape) < 0.3] = NAN  # where training saw none, too
+    asked[0] = [np.inf, -np.inf, 0.0, -0.0, 1e300]
+    found = blend.score(dict(zip(examples.names, asked.T, strict=True)))
+    np.testing.assert_allclose(found, booster.predict(asked), rtol=0, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_trees() -> None:
+    examples = drawn(300)
+    first, second = (
+        lambdamart.fit_trees(examples, {"far": 1.0}, seed=1, threads=1).tensors() for _ in range(2)
+    )
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+
+
+def test_a_blend_that_pays_is_let_through_and_told() -> None:
+    learned = learn(drawn(1500, seed=6), "trees", from_tree({}), 1)
+    assert learned.blend is not None
+    assert learned.blend.parameters()["kind"] in ("trees", "linear")
+    assert learned.figures["linear"] > learned.figures["vector"]
+    assert {"trees", "linear", "far", "vector", "trend", "settings"} == set(learned.figures)
+    assert "blend_far_ndcg@20" in learned.metrics()
+
+
+def test_too_few_queries_for_trees_give_weights() -> None:
+    learned = learn(drawn(400, seed=6), "trees", from_tree({}), 1)
+    assert learned.blend is not None
+    assert learned.blend.parameters()["kind"] == "linear"
+
+
+def test_a_blend_that_loses_against_a_part_of_it_is_not_let_through() -> None:
+    examples = drawn(600, seed=7)
+    cut = round(0.7 * len(examples))
+    # From here on the layer that was right is wrong: what was learned does not hold any more.
+    examples.features[examples.begins[cut] :, :2] *= -1
+    trend = examples.names.index("trend.z")
+    examples.features[examples.begins[cut] :, trend] = examples.relevant[examples.begins[cut] :]
+    learned = learn(examples, "linear", from_tree({}), 1)
+    assert learned.blend is None
+    assert learned.reason.startswith("no blend")
+
+
+def event(user: str, item: str, minute: int, kind: str = "purchase") -> Event:
+    return Event(user_id=user, item_id=item, type=kind, time_ms=START_MS + minute * MINUTE_MS)
+
+
+def recorder(events: list[Event], **retrieval: Any) -> Recorder:
+    class Asked:
+        features = ("count",)
+
+        def __init__(self) -> None:
+            self.learnt = 0
+            self.left_out: list[list[str]] = []
+
+        def learn(self, part: list[Event]) -> None:
+            self.learnt += len(part)
+
+        def candidates(self, user_id: str, left_out: list[str]) -> Any:
+            self.left_out.append(left_out)
+            items = sorted({event.item_id for event in events})
+            counts = {"count": np.full(len(items), float(self.learnt))}
+            return type("Candidates", (), {"item_ids": items, "features": counts})
+
+    settings = from_tree({"retrieval": retrieval})
+    return Recorder(Asked(), events, settings)  # type: ignore[arg-type]
+
+
+LOG = [
+    event("u", "a", 0),
+    event("u", "b", 0),
+    event("v", "c", 1),
+    event("u", "d", 5, "dislike"),
+    event("u", "a", 6),
+    event("u", "c", 8),
+    event("v", "a", 1000),
+    event("u", "b", 1001),
+    event("u", "e", 1002),
+    event("w", "z", 1010),
+    event("v", "z", 1500),
+]
+"""u: a session a, b (at the same time), d disliked, a again, c; then b again and e."""
+
+
+def test_all_new_liked_items_still_to_come_in_a_finished_session_are_relevant() -> None:
+    playing = recorder(LOG)
+    assert playing.askable().tolist() == [0, 1, 2, 5, 6, 8, 9]
+    playing.play(len(LOG), [0, 1, 5, 8])
+    found = playing.examples()
+    assert found is not None
+    items = sorted({event.item_id for event in LOG})
+    told = [
+        {item for item, relevant in zip(items, found.relevant[begin:end], strict=True) if relevant}
+        for begin, end in itertools.pairwise(found.begins)
+    ]
+    assert told == [{"a", "b", "c"}, {"b", "c"}, {"c"}, {"e"}]
+    assert found.wanted.tolist() == [3, 2, 1, 1]
+    # Each question saw what lies before its event and nothing else.
+    assert found.column("count")[found.begins[:-1]].tolist() == [0, 1, 5, 8]
+    assert playing._live.left_out == [[], ["a"], ["a", "b", "d"], ["a", "b", "d", "c"]]  # type: ignore[attr-defined]
+
+
+def test_where_items_may_repeat_all_that_is_to_come_is_relevant() -> None:
+    playing = recorder(LOG, leave_out_seen=False)
+    assert playing.askable().tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    playing.play(len(LOG), [1])
+    found = playing.examples()
+    assert found is not None
+    assert found.wanted.tolist() == [3]
+    assert playing._live.left_out == [[]]  # type: ignore[attr-defined]
+
+
+def test_a_log_without_questions_has_no_examples() -> None:
+    playing = recorder(LOG[:2])
+    assert playing.askable().tolist() == []
+    playing.play(2)
+    assert playing.examples() is None
+
+
+def shop(count: int, seed: int = 0) -> Any:
+    """Users of five tastes in sessions of some minutes, a day apart."""
+    random = np.random.default_rng(seed)
+    users, items, times, now = [], [], [], START_MS
+    while len(users) < count:
+        now += 40 * MINUTE_MS
+        user = int(random.integers(30))
+        for step, item in enumerate(random.integers(0, 60, random.integers(2, 7))):
+            users.append(f"u{user}")
+            items.append(f"i{5 * int(item) + user % 5}")
+            times.append(now + step * MINUTE_MS)
+    return of_interactions(users, items, times)
+
+
+def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on() -> None:
+    data = shop(3000)
+    earlier = data.times_ms < np.quantile(data.times_ms, 0.6)
+    model = Als(factors=6, iterations=4)
+    part = data.where(earlier)
+    candidate = in_memory(make(1, model, model.fit(part, Run()), part, {}))
+    stages = []
+
+    def told(stage: str, done: int, total: int) -> None:
+        stages.append((stage, done, total))
+
+    settings = from_tree({"trainer": {"blend": "linear"}})
+    learned = learn_for(settings, candidate, None, data, earlier, Run(progress=told))
+    assert learned.blend is not None, learned.reason
+    assert set(learned.blend.weights) <= {"vector", "near", "far", "trend"}
+    assert stages[-1][1] == stages[-1][2] > 200
+    again = learn_for(settings, candidate, None, data, earlier, Run())
+    assert again.blend is not None
+    assert again.blend.parameters() == learned.blend.parameters()
+    none = learn_for(from_tree({}), candidate, None, data, earlier, Run())
+    assert none.blend is None
+    few = np.arange(len(data)) != int(data.times_ms.argmax())
+    assert learn_for(settings, candidate, None, data, few, Run()).blend is None

@@ -1,0 +1,215 @@
+"""A blend for a generation, learned on the newest events, which it was not fitted on.
+
+What is learned must not be significantly worse than its best part on the newest of these queries,
+which it did not see; else a simpler blend takes its place, or none.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from rheos.blend import Blend
+from rheos.events import Event
+from rheos.generation import Generation
+from rheos.live_system import LiveSystem
+from rheos.settings import RetrievalSettings, Settings
+from rheos.state import Float64s, Int64s
+from trainer import bootstrap
+from trainer.blending.examples import Examples, Recorder
+from trainer.blending.lambdamart import fit_trees
+from trainer.blending.weights import K, fit_weights, gains, shortlisted, weighted
+from trainer.data_set import DataSet, Mask
+from trainer.fitting import Made
+from trainer.models.model import Progress, Run, silent
+
+Kind = Literal["linear", "trees"]
+
+MOST_FOLDED = 300_000
+"""So many events before the first question, the newest, make the states."""
+MOST_QUERIES = 4_000
+LEAST_QUERIES: Mapping[Kind, int] = {"linear": 200, "trees": 1_000}
+CHECKED_SHARE = 0.3
+"""The newest share of the queries is kept for the check."""
+CONFIDENCE = 0.95
+
+
+class Learned(NamedTuple):
+    """``blend`` is None where none is fit to serve; ``reason`` says how it came out.
+
+    ``figures``: NDCG@K on the checked queries, of the blends, of each layer alone, and of the
+    ``settings``, whose weights rank where there is no blend.
+    """
+
+    blend: Blend | None
+    reason: str
+    figures: dict[str, float]
+
+    def metrics(self) -> dict[str, float]:
+        """The figures as a manifest has them."""
+        return {f"blend_{name}_ndcg@{K}": value for name, value in self.figures.items()}
+
+
+def learn_for(
+    settings: Settings,
+    candidate: Generation,
+    serving: Generation | None,
+    data: DataSet,
+    earlier: Mask,
+    run: Run,
+) -> Learned:
+    """What orders the candidates of the next generation, by the setting ``trainer.blend``.
+
+    Learned with ``candidate``, which was fitted on the interactions ``earlier`` (n,) of ``data``
+    alone. Where too few are newer, the blend of ``serving`` stays, if it is of the same model.
+    """
+    kind = settings.trainer.blend
+    if kind == "none":
+        return Learned(None, "", {})
+    examples = record(settings, candidate, data, earlier, run.progress)
+    if examples is not None and len(examples) >= LEAST_QUERIES["linear"]:
+        return learn(examples, kind, settings, run.threads)
+    reason = f"fewer than {LEAST_QUERIES['linear']} questions to learn a blend from"
+    same = serving is not None and serving.manifest.model == candidate.manifest.model
+    if serving is None or not same or serving.blend is None:
+        return Learned(None, f"no blend: {reason}", {})
+    return Learned(serving.blend, f"the blend of {serving.name} stays: {reason}", {})
+
+
+def attach(made: Made, blend: Blend) -> Made:
+    """A generation with a blend."""
+    manifest = msgspec.structs.replace(made.manifest, blend=blend.parameters())
+    return made._replace(manifest=manifest, tensors={**made.tensors, **blend.tensors()})
+
+
+def record(
+    settings: Settings,
+    generation: Generation,
+    data: DataSet,
+    earlier: Mask,
+    progress: Progress = silent,
+) -> Examples | None:
+    """Plays the interactions of ``data`` by time and asks before MOST_QUERIES of the newer ones.
+
+    Newer are those not in ``earlier`` (n,), which the generation was fitted on. None where no
+    question has an answer.
+    """
+    order = np.lexsort((np.arange(len(data)), data.users, data.times_ms))
+    newer = np.flatnonzero(~earlier[order])
+    first = int(newer[0]) if len(newer) else len(order)
+    order = order[max(0, first - MOST_FOLDED) :]
+    settings, events = _as_events(settings, data, order)
+    live = LiveSystem(settings, data.item_ids, K)
+    live.describe(data.items_known.values())
+    recorder = Recorder(live, events, settings)
+    asked = recorder.askable()
+    asked = asked[~earlier[order[asked]]]
+    if len(asked) > MOST_QUERIES:
+        random = np.random.default_rng(settings.trainer.seed)
+        asked = np.sort(random.choice(asked, MOST_QUERIES, replace=False))
+    if len(asked):
+        recorder.play(int(asked[0]))
+    live.serve(generation)
+    for done, n in enumerate(asked.tolist(), 1):
+        recorder.play(n, [n])
+        progress("blend", done, len(asked))
+    return recorder.examples()
+
+
+def learn(examples: Examples, kind: Kind, settings: Settings, threads: int) -> Learned:
+    """The blend of a kind, if it holds out against its parts; for trees else the linear one.
+
+    It is then fitted again on all ``examples``. Raises ValueError for fewer than two of them.
+    """
+    if len(examples) < LEAST_QUERIES[kind]:
+        kind = "linear"
+    cut = round(len(examples) * (1 - CHECKED_SHARE))
+    earlier, checked = examples.part(0, cut), examples.part(cut, len(examples))
+    fitted = _fitted(earlier, kind, settings, threads)
+    found = {name: gains(_scores(blend, checked), checked) for name, blend in fitted.items()}
+    found |= {layer: gains(checked.column(f"{layer}.z"), checked) for layer in checked.layers}
+    unlearned = weights_of_settings(settings.retrieval, examples.layers)
+    found["settings"] = gains(weighted(checked, unlearned), checked)
+    figures = {name: float(values.mean()) for name, values in found.items()}
+    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    best = found[max(figures, key=figures.__getitem__)]
+    for name in fitted:
+        if not _is_worse(found[name], best, checked.users, settings.trainer.seed):
+            blend = _fitted(examples, kind, settings, threads)[name]
+            return Learned(
+                blend, f"blend {name}: NDCG@{K} on {len(checked)} queries {told}", figures
+            )
+    return Learned(None, f"no blend: NDCG@{K} on {len(checked)} queries {told}", figures)
+
+
+def weights_of_settings(retrieval: RetrievalSettings, layers: list[str]) -> dict[str, float]:
+    """By layer, what ranks where there is no blend: a ranker's scores stand for the vector's."""
+    ruled = {"vector": 0.0} if "ranker" in layers else {}
+    return {
+        "ranker": retrieval.vector_weight,
+        "vector": retrieval.vector_weight,
+        "item_weights": retrieval.item_weights_weight,
+        "near": retrieval.near_weight,
+        "far": retrieval.far_weight,
+        "trend": retrieval.trend_weight,
+    } | ruled
+
+
+def _fitted(examples: Examples, kind: Kind, settings: Settings, threads: int) -> dict[str, Blend]:
+    """The blends that may serve, the wanted one first."""
+    linear = fit_weights(examples)
+    if kind == "linear":
+        return {"linear": linear}
+    chosen = examples.keeping(shortlisted(examples, linear.weights))
+    seed = settings.trainer.seed
+    return {
+        "trees": fit_trees(chosen, linear.weights, seed=seed, threads=threads),
+        "linear": linear,
+    }
+
+
+def _scores(blend: Blend, examples: Examples) -> Float64s:
+    """A blend's scores of all candidates (n,); -inf for those that it is not asked about."""
+    chosen = shortlisted(examples, blend.weights)
+    scores = np.full(len(chosen), -np.inf)
+    scores[chosen] = blend.score(examples.keeping(chosen).columns())
+    return scores
+
+
+def _is_worse(values: Float64s, best: Float64s, users: Int64s, seed: int) -> bool:
+    found = bootstrap.paired(
+        values,
+        best,
+        users,
+        margin=0.0,
+        confidence=CONFIDENCE,
+        random=np.random.default_rng(seed),
+    )
+    return found.high < 0
+
+
+def _as_events(settings: Settings, data: DataSet, order: Int64s) -> tuple[Settings, list[Event]]:
+    """Interactions as events, and settings under which these have the same weights again."""
+    weights = data.weights[order]
+    types = {weight: f"weight {n}" for n, weight in enumerate(np.unique(weights).tolist())}
+    kinds = msgspec.structs.replace(
+        settings.events, weights={name: weight for weight, name in types.items()}
+    )
+    rows = zip(
+        data.users[order].tolist(),
+        data.items[order].tolist(),
+        weights.tolist(),
+        data.times_ms[order].tolist(),
+        strict=True,
+    )
+    events = [
+        Event(
+            user_id=data.user_ids[user],
+            item_id=data.item_ids[item],
+            type=types[weight],
+            time_ms=time_ms,
+        )
+        for user, item, weight, time_ms in rows
+    ]
+    return msgspec.structs.replace(settings, events=kinds), events
