@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from rheos.encoder import EncoderContext
 from rheos.fold_in import FoldIn
 from rheos.generation import Generation
+from rheos.item_weights import ItemWeights
 from rheos.snapshot import Manifest, Snapshot
 from rheos.snapshot_store import LocalStore
 from rheos.state import Float32s, ItemState, UserState, pack_vector
@@ -89,17 +91,20 @@ def manifest(number: int, count: int, dimensions: int = DIMENSIONS) -> Manifest:
     )
 
 
-def generation(item_ids: Sequence[str], item_vectors: Float32s, number: int = 1) -> Generation:
+def generation(
+    item_ids: Sequence[str],
+    item_vectors: Float32s,
+    number: int = 1,
+    item_weights: ItemWeights | None = None,
+) -> Generation:
     """A generation that stands in no store."""
     count, dimensions = item_vectors.shape
-    return Generation(
-        Snapshot(
-            f"{number}-00000000",
-            manifest(number, count, dimensions),
-            list(item_ids),
-            {"item_vectors": item_vectors, "popularity": np.ones(count, np.float32)},
-        )
-    )
+    told = manifest(number, count, dimensions)
+    tensors = {"item_vectors": item_vectors, "popularity": np.ones(count, np.float32)}
+    if item_weights is not None:
+        told = msgspec.structs.replace(told, item_weights=item_weights.parameters)
+        tensors |= item_weights.tensors()
+    return Generation(Snapshot(f"{number}-00000000", told, list(item_ids), tensors))
 
 
 def stored(

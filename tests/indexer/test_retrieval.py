@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from indexer.item_numbers import ItemNumbers
+from indexer.live_users import NOBODY
 from indexer.live_view import LiveView
-from indexer.ranking import NEW, NEXT, SOURCES, TREND, VECTOR
-from indexer.retrieval import NOBODY, Choice, Retrieval, Wish
+from indexer.ranking import HISTORY, NEW, NEXT, SOURCES, TREND, VECTOR
+from indexer.retrieval import Choice, Retrieval, Wish
 from indexer.serving import Serving
 from rheos.catalogue import Item, encode_record
+from rheos.item_weights import ItemWeights
 from rheos.settings import Settings, from_tree
 from rheos.state import Float32s, History, Int64s, encode_state
 from tests.indexer import shop
@@ -21,12 +23,17 @@ ITEMS = [f"i{number:03d}" for number in range(400)]
 class World:
     """400 items in the generation; those put are in item-state."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, item_weights: ItemWeights | None = None
+    ) -> None:
         self.settings = settings or Settings()
         self.view = LiveView(self.settings)
         self.vectors = shop.vectors(400, 6)
-        self.generation = shop.generation(ITEMS, self.vectors)
-        self.serving = Serving(self.generation, self.view.numbers, self.view.next_lists, "flat")
+        self.generation = shop.generation(ITEMS, self.vectors, item_weights=item_weights)
+        view = self.view
+        self.serving = Serving(
+            self.generation, view.numbers, view.next_lists, view.catalogue, "flat"
+        )
         self.retrieval = Retrieval(self.settings, self.view)
 
     def item_state(self, item: str, *arguments: object, **named: object) -> None:
@@ -110,6 +117,27 @@ def test_scores_of_counts_alone_are_shares_of_the_best() -> None:
     following = world.ask(history("i003"), NEXT)
     assert ids(following) == ["i301", "i300"]
     assert following.items[0].score == 1.0
+
+
+def test_a_users_own_items_come_again_where_seen_ones_may() -> None:
+    world = World(from_tree({"retrieval": {"leave_out_seen": False, "own_weight": 3.0}}))
+    asked = history("i001", "i002", "i003", "i003")
+    assert ids(world.ask(asked, HISTORY)) == ["i003", "i002", "i001"]
+    found = world.ask(asked)
+    assert [item.source for item in found.items if item.item_id == "i003"] == [HISTORY]
+    assert ids(found)[0] == "i003"
+    assert "i003" not in ids(world.ask(asked, exclude=("i003",)))
+    wish = Wish(1, frozenset(SOURCES), explain=True)
+    [best] = world.retrieval.recommend(wish, asked, world.serving, None).items
+    reasons = [(why.item_id, why.share) for why in best.because if why.source == HISTORY]
+    assert (best.item_id, reasons) == ("i003", [("i003", 1.0)])
+
+
+def test_where_seen_items_are_left_out_own_items_change_nothing() -> None:
+    asked, none = history("i001", "i002"), {"retrieval": {"own_weight": 0.0}}
+    with_own, without = World().ask(asked), World(from_tree(none)).ask(asked)
+    assert with_own == without
+    assert not World().ask(asked, HISTORY).items
 
 
 def test_seen_items_stay_when_the_setting_says_so_and_excluded_ones_never() -> None:
