@@ -16,13 +16,15 @@ from indexer.item_numbers import ItemNumbers
 from indexer.leaders import Leaders
 from rheos import decay
 from rheos.settings import Settings
-from rheos.state import Float64s, History, Int64s, ItemState, decode_item_state
+from rheos.state import Float32s, Float64s, History, Int64s, ItemState, decode_item_state
 
 # Which items of a history speak for its next one: those of the session once it has a few, else the
 # last ones. After 40 steps a far score has 3 % of its weight left.
 SESSION_LEAST, SESSION_MOST, OTHERWISE = 5, 40, 10
 
 NEAR_HALF_STEPS = 2.0
+OWN_HALF_STEPS = 2.0  # interactions after which what an own item earns has halved
+OWN_FLOOR = 0.02  # of it stays: what is taken again and again, if rarely
 TREND_MOST = 1024  # items of the trend that are kept in order
 SMOOTHING = 5.0  # interactions added to an item's own: rare neighbours count less
 
@@ -52,6 +54,32 @@ def recent_items(history: History, session_gap_ms: int) -> list[str]:
     return session + before
 
 
+class OwnScores(NamedTuple):
+    """Scores (n,) of a history's own items ``numbers`` (n,), which ascend."""
+
+    numbers: Int64s
+    scores: Float64s
+
+    def of(self, wanted: Int64s) -> Float64s:
+        """Scores of any items; 0 for those that are none of the history's."""
+        return _looked_up(self.numbers, self.scores, wanted)
+
+
+def own_scores(taken: Int64s, weights: Float32s) -> OwnScores:
+    """What the items of a history earn where one may be taken again; all arrays (n,), oldest first.
+
+    score(x) = Σ 2^(-age / OWN_HALF_STEPS) + OWN_FLOOR over the interactions with x, the newest of
+    all having age 0. ``taken`` are the items' numbers, -1 for none. Items that were turned down (a
+    weight not above 0) at their latest are left out.
+    """
+    taken, weights = taken[::-1], weights[::-1]
+    ages = np.arange(len(taken))
+    earned = np.where(weights > 0, 0.5 ** (ages / OWN_HALF_STEPS) + OWN_FLOOR, 0.0)
+    numbers, latest, places = np.unique(taken, return_index=True, return_inverse=True)
+    kept = (numbers >= 0) & (weights[latest] > 0)
+    return OwnScores(numbers[kept], _summed(places, earned, len(numbers))[kept])
+
+
 class NextScores(NamedTuple):
     """Near and far scores (n,) of the items ``numbers`` (n,), which ascend."""
 
@@ -61,11 +89,10 @@ class NextScores(NamedTuple):
 
     def of(self, wanted: Int64s) -> tuple[Float64s, Float64s]:
         """Near and far scores of any items; 0 for those that stand in no list."""
-        if not len(self.numbers):
-            return np.zeros(len(wanted)), np.zeros(len(wanted))
-        place = np.minimum(np.searchsorted(self.numbers, wanted), len(self.numbers) - 1)
-        found = self.numbers[place] == wanted
-        return np.where(found, self.near[place], 0.0), np.where(found, self.far[place], 0.0)
+        return (
+            _looked_up(self.numbers, self.near, wanted),
+            _looked_up(self.numbers, self.far, wanted),
+        )
 
 
 class _Table(NamedTuple):
@@ -234,6 +261,15 @@ def _taken(values: Float64s, places: Int64s) -> Float64s:
     if inside.all():
         return values[places]
     return np.where(inside, values[np.where(inside, places, 0)], 0.0)
+
+
+def _looked_up(numbers: Int64s, values: Float64s, wanted: Int64s) -> Float64s:
+    """``values`` (n,) of ``numbers`` (n,), which ascend, for any that are ``wanted``; else 0."""
+    if not len(numbers):
+        return np.zeros(len(wanted))
+    place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+    found: Float64s = np.where(numbers[place] == wanted, values[place], 0.0)
+    return found
 
 
 def _summed(groups: Int64s, values: Float64s, count: int) -> Float64s:

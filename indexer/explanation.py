@@ -1,6 +1,7 @@
 """Why an item stands in an answer: the history's items that gave its score. Pure."""
 
 from collections.abc import Sequence
+from itertools import compress
 
 import msgspec
 
@@ -15,7 +16,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """A history item's part in a score. ``share`` of what all items of that source gave, 0 to 1.
 
     ``source`` ``vector``: a term of the encoder (Hu, Koren & Volinsky 2008, section 5);
-    ``item_weights``: its weight points at the item; ``next``: its next-list holds the item.
+    ``item_weights``: its weight points at the item; ``next``: its next-list holds the item;
+    ``history``: it is the item itself, taken before.
     """
 
     item_id: str
@@ -41,9 +43,13 @@ def explain(
         terms = generation.encoder.terms(history, item_ids)
         together = _item_terms(generation, history, item_ids)
     following = next_lists.terms(recent, item_ids)
+    taken = set(compress(history.item_ids, (history.weights > 0).tolist()))
     return [
-        _reasons("vector", vector) + _reasons("item_weights", weights) + _reasons("next", near)
-        for vector, weights, near in zip(terms, together, following, strict=True)
+        _reasons("vector", vector)
+        + _reasons("item_weights", weights)
+        + _reasons("next", near)
+        + _reasons("history", [(item_id, 1.0)] if item_id in taken else [])
+        for item_id, vector, weights, near in zip(item_ids, terms, together, following, strict=True)
     ]
 
 

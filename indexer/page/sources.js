@@ -6,6 +6,7 @@ const MEANINGS = {
   vector: "close to the customer's vector, which every event moves",
   item_weights: "goes with the customer's latest items, all of them together",
   next: "taken in the same visit as the customer's last items",
+  history: "taken by the customer before, lately or often",
   trend: "taken much by everybody now",
   new: "new in the catalogue, placed by its neighbours or content",
 };

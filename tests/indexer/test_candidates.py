@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.candidates import NextLists, Trend, best, recent_items
+from indexer.candidates import (
+    OWN_FLOOR,
+    OWN_HALF_STEPS,
+    NextLists,
+    Trend,
+    best,
+    own_scores,
+    recent_items,
+)
 from indexer.item_numbers import ItemNumbers
 from rheos.settings import Settings
 from rheos.state import History, ItemState, encode_state
@@ -165,3 +173,21 @@ def test_best_is_the_beginning_of_a_full_sort(values: list[int], depth: int) -> 
     order = sorted(range(len(values)), key=lambda place: (-values[place], place))
     expected = [100 + place for place in order[:depth] if values[place] > 0]
     assert best(numbers, scores, depth).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.integers(-1, 5), st.sampled_from([1.0, 0.4, 0.0, -1.0])), max_size=12))
+def test_own_scores_add_up_what_each_taking_is_still_worth(past: list[tuple[int, float]]) -> None:
+    expected: dict[int, float] = {}
+    latest = dict(past)
+    for age, (number, weight) in enumerate(reversed(past)):
+        if number >= 0 and weight > 0 and latest[number] > 0:
+            worth = 2 ** (-age / OWN_HALF_STEPS) + OWN_FLOOR
+            expected[number] = expected.get(number, 0.0) + worth
+    found = own_scores(
+        np.array([number for number, _ in past], np.int64),
+        np.array([weight for _, weight in past], np.float32),
+    )
+    assert found.numbers.tolist() == sorted(expected)
+    assert found.of(np.arange(-1, 9)) == pytest.approx(
+        [expected.get(number, 0.0) for number in range(-1, 9)]
+    )
