@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from indexer.ranking import ITEM_WEIGHTS, SOURCES, VECTOR
-from indexer.live_users import NOBODY
 from indexer.retrieval import Wish
 from rheos.item_weights import ItemWeights
 from rheos.settings import from_tree
