@@ -17,6 +17,8 @@ _EXPECTED = {
     ("stream.committed_log", "CommittedLogError"): FAILED,
     ("stream.source_writer", "SourceError"): FAILED,
     ("trainer.archive", "ArchiveError"): FAILED,
+    ("trainer.fitting", "FitError"): FAILED,
+    ("trainer.evaluation.served", "NotFiniteError"): FAILED,
 }
 """Exceptions whose text is written for a person, and the exit status of each."""
 

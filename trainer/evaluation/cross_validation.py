@@ -44,7 +44,7 @@ def folds(data: DataSet, count: int, unit: Unit, seed: int) -> Iterator[Holdout]
             known, test = held_out & given, held_out & ~given & has_past
         else:
             known, test = ~held_out, held_out
-        yield holdout.of_masks(data, ~held_out, known, test, repeats=False)
+        yield holdout.of_masks(data, ~held_out, known, test)
 
 
 def _baskets(data: DataSet) -> Int64s:

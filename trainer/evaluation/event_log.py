@@ -12,6 +12,7 @@ from rheos.events import Event, EventRules, InvalidEvent
 from rheos.mapping import EventMapping
 from rheos.row_file import Row, RowFile
 from rheos.state import Int64s
+from trainer.data_set import DataSet, of_interactions
 
 FAR_FUTURE_MS = 1 << 52
 """A file has no times of arrival: whatever its times, they are not too early for it."""
@@ -109,6 +110,16 @@ def of_events(events: Sequence[Event]) -> EventLog:
     item_ids, items = _numbered([event.item_id for event in events])
     times_ms = np.array([event.time_ms for event in events], np.int64)
     return EventLog(list(events), user_ids, item_ids, users, items, times_ms, len(events), {})
+
+
+def interactions(log: EventLog, rules: EventRules) -> DataSet:
+    """The log as a data set, each event weighed by its type."""
+    return of_interactions(
+        [log.user_ids[user] for user in log.users],
+        [log.item_ids[item] for item in log.items],
+        log.times_ms,
+        [rules.weight(event) for event in log.events],
+    )
 
 
 def _in_order(

@@ -11,8 +11,8 @@ from trainer.data_set import DataSet, Mask
 class Holdout(NamedTuple):
     """A model is fitted on ``train``; ``known`` is what is known of each judged user when asked.
 
-    ``wanted`` has, by user id, the distinct items to find: of a positive weight and, unless repeats
-    are judged, new to the user.
+    ``wanted`` has, by user id, the distinct items to find: of a positive weight, and new to the
+    user.
     """
 
     train: DataSet
@@ -42,12 +42,10 @@ class Holdout(NamedTuple):
         return [of_user.get(user_id, 0) for user_id in self.wanted]
 
 
-def of_masks(data: DataSet, train: Mask, known: Mask, test: Mask, *, repeats: bool) -> Holdout:
+def of_masks(data: DataSet, train: Mask, known: Mask, test: Mask) -> Holdout:
     """The holdout of interactions under masks (n,). Raises ValueError where nothing is left."""
     keys = data.users.astype(np.int64) * max(1, len(data.item_ids)) + data.items
-    eligible = test & (data.weights > 0)
-    if not repeats:
-        eligible &= ~np.isin(keys, keys[known])
+    eligible = test & (data.weights > 0) & ~np.isin(keys, keys[known])
     if not (data.weights[train] > 0).any():
         raise ValueError("the split leaves nothing to fit on")
     if not eligible.any():

@@ -13,13 +13,13 @@ from trainer.evaluation import holdout
 from trainer.evaluation.holdout import Holdout
 
 
-def split(data: DataSet, at_ms: int, *, repeats: bool = False) -> Holdout:
+def split(data: DataSet, at_ms: int) -> Holdout:
     """Fitted and known is what is before ``at_ms``, to be found what is at it or later.
 
     Raises ValueError where a side is left with nothing.
     """
     before = data.times_ms < at_ms
-    return holdout.of_masks(data, before, before, ~before, repeats=repeats)
+    return holdout.of_masks(data, before, before, ~before)
 
 
 def time_of(data: DataSet, share: float) -> int:

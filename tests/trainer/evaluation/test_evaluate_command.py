@@ -86,6 +86,80 @@ def test_what_is_wrong_is_told_in_one_line(invoices, capsys, more, told):
     assert error.count("\n") == 1
 
 
+def evaluate(command, path, *more):
+    return [
+        *("evaluate", command, str(path)),
+        *("--map", "user=customer", "--map", "item=code", "--map", "time=when"),
+        *("--basket", "invoice", "--drop", "invoice=C*", *more),
+    ]
+
+
+def judgements_of(capsys):
+    result = json.loads(capsys.readouterr().out)
+    return result, result["judgements"]["popularity"], result["judgements"]["als"]
+
+
+def test_time_split_judges_models_beside_popularity(invoices, capsys):
+    at = ["--at", "2011-01-12", "--k", "5"]
+    assert main(evaluate("time-split", invoices, "--model", "als", *at, "--json")) == 0
+    result, popular, als = judgements_of(capsys)
+    assert result["split"] == {"at": "2011-01-12T00:00:00+00:00", "fitted": 440}
+    assert result["dropped"] == {"drop": 1}
+    assert als["all"]["cases"] == popular["all"]["cases"] == als["all"]["users"]
+    assert set(als["all"]["measures"]) == {
+        *("hit_rate", "recall", "precision", "f1", "mrr", "map", "ndcg")
+    }
+    assert als["all"]["measures"]["ndcg"]["standard_error"] > 0
+    ndcg = [one["all"]["measures"]["ndcg"]["mean"] for one in (als, popular)]
+    assert ndcg[0] > ndcg[1]
+    assert als["pointwise"]["accuracy"] is None  # an ALS gives no probabilities
+    assert [band["name"] for band in als["by_activity"]]
+
+
+def test_time_split_prints_a_table(invoices, capsys):
+    assert main(evaluate("time-split", invoices, "--share", "0.7")) == 0
+    out = capsys.readouterr().out
+    for word in ("popularity", "als", "HR", "F1", "MAP", "±", "users with", "coverage", "auc"):
+        assert word in out
+    assert "nan" not in out
+
+
+@pytest.mark.parametrize("by", ["users", "interactions"])
+def test_cross_validation_judges_everybody_with_something_new(invoices, capsys, by):
+    assert main(evaluate("cross-validate", invoices, "--folds", "3", "--by", by, "--json")) == 0
+    result, popular, als = judgements_of(capsys)
+    assert result["split"] == {"folds": 3, "by": by}
+    assert 5 < als["all"]["users"] == popular["all"]["users"] <= 12
+    assert 0 < als["all"]["measures"]["ndcg"]["mean"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "told"),
+    [
+        ("time-split", ["--at", "yesterday"], "--at yesterday: a time like"),
+        ("time-split", ["--at", "1999-01-01"], "invoices.csv: the split leaves nothing to fit on"),
+        ("time-split", ["--at", "2999-01-01"], "invoices.csv: the split leaves nothing to find"),
+        ("time-split", ["--share", "1"], "cannot be cut in time at a share of 1"),
+        ("time-split", ["--model", "oracle"], "oracle"),
+        ("time-split", ["--k", "0"], "--k 0: at least 1"),
+        ("time-split", ["--map", "flavour=code"], "flavour"),
+        ("cross-validate", ["--folds", "1"], "1 folds: at least 2"),
+        ("cross-validate", ["--folds", "13", "--by", "users"], "12 users"),
+    ],
+)
+def test_what_is_wrong_with_a_holdout_is_told_in_one_line(invoices, capsys, command, more, told):
+    assert main(evaluate(command, invoices, *more)) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_fit_that_fails_is_told_in_one_line(invoices, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.models.als.Als.fit", lambda *_: 1 // 0)
+    assert main(evaluate("time-split", invoices)) == 1
+    assert "als: ZeroDivisionError" in capsys.readouterr().err
+
+
 @pytest.fixture
 def ncf(tmp_path):
     random = np.random.default_rng(0)

@@ -1,0 +1,158 @@
+"""``rheos evaluate prequential``: recommend, score, then learn."""
+
+import importlib
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from rheos.cli.evaluate import event_file
+from rheos.cli.evaluate.conditions import conditions
+from rheos.cli.evaluate.event_file import Reading
+
+Flag = Annotated[bool, Parameter(negative="")]
+
+_HEADINGS = ("HR", "MRR", "NDCG")
+
+
+def command(
+    file: Path,
+    *,
+    reading: Reading = Reading(),
+    shuffle_ties: int | None = None,
+    every: int = 7,
+    k: int = 20,
+    first: Annotated[float, Parameter(name="--from")] = 0.5,
+    until: float = 1.0,
+    nightly_days: float = 1.0,
+    live_days: float = 7.0,
+    repeats: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Recommend, score, then learn: event by event in time order, with the workers' own code.
+
+    Every k-th event of the second half is scored if its item is new to the user: all items are
+    ranked, those that the user had left out. The rows are live popularity; a nightly batch (the
+    trainer's ALS, fitted again each day, user vectors frozen in between); and of the live system,
+    whose generation is fitted weekly, each layer alone and the list that the API would answer.
+
+    Example: `rheos evaluate prequential online_retail.csv.xz --map user=CustomerID item=StockCode
+    time=InvoiceDate --basket InvoiceNo --drop InvoiceNo=C* --positive Quantity
+    --shuffle-ties 1`
+
+    Parameters
+    ----------
+    file
+        CSV, TSV or JSON lines, plain, .gz or .xz.
+    shuffle_ties
+        Shuffle the lines of equal user, time and basket with this seed. Files give them in an order
+        that no live stream has, and that order alone can triple a figure.
+    every
+        Look at every k-th event.
+    k
+        How many recommendations.
+    first
+        Score from this share of the events on.
+    until
+        End at this share.
+    nightly_days
+        Days between the nightly batch's fits.
+    live_days
+        Days between the live system's fits.
+    repeats
+        Score items that the user had too, and leave nothing out.
+    json
+        Print the results as JSON.
+    """
+    import msgspec
+
+    from rheos.cli import answer
+    from rheos.cli.error import WRONG_USAGE, CommandError
+    from rheos.cli.progress import Stages
+    from rheos.live_system import LiveSystem
+    from rheos.settings import load
+
+    if not (every > 0 and k > 0 and 0 <= first < until <= 1 and min(nightly_days, live_days) > 0):
+        raise CommandError(
+            "--every, --k and days are above 0, --from is below --until, both shares", WRONG_USAGE
+        )
+    settings = load()
+    if repeats:
+        retrieval = msgspec.structs.replace(settings.retrieval, leave_out_seen=False)
+        settings = msgspec.structs.replace(settings, retrieval=retrieval)
+    evaluation = importlib.import_module("trainer.evaluation.prequential")
+    refit = importlib.import_module("trainer.evaluation.refit")
+    als = importlib.import_module("trainer.models").model_of(
+        "als", settings.trainer.parameters if settings.trainer.model == "als" else {}
+    )
+    started = time.perf_counter()
+    plan = evaluation.Plan(
+        k=k,
+        every=every,
+        begin=first,
+        end=until,
+        nightly_days=nightly_days,
+        live_days=live_days,
+        session_gap_s=settings.history.session_gap_s,
+        repeats=repeats,
+    )
+    with Stages() as stages:
+        stages("read", 0, 0)
+        log = event_file.read(file, reading, settings.event_rules(), shuffle_ties)
+        report = evaluation.run(
+            log,
+            LiveSystem(settings, log.item_ids, k),
+            refit.Refit(log, als, settings.event_rules(), settings.trainer.seed),
+            plan,
+            lambda done, total: stages("play", done, total),
+        )
+    result = {
+        **event_file.described(file, log),
+        "shuffle_ties": shuffle_ties,
+        "plan": plan._asdict(),
+        "settings": {
+            "history": settings.history,
+            "transitions": settings.transitions,
+            "trend": settings.trend,
+            "retrieval": settings.retrieval,
+            "als": als,
+        },
+        "scored": report.scored,
+        "unseen": report.unseen,
+        "fits": report.fits,
+        "accuracy": {
+            name: {group: found._asdict() for group, found in groups.items()}
+            for name, groups in report.rows.items()
+        },
+        **conditions(started),
+    }
+    if json:
+        answer.print_json(result)
+    else:
+        _print(result, report, k)
+
+
+def _print(result: dict[str, Any], report: Any, k: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{result['file']}: {result['events']:,} events, {result['users']:,} users,"
+        f" {result['items']:,} items; {report.scored:,} scored",
+        title_justify="left",
+    )
+    table.add_column("recommender")
+    for heading in _HEADINGS:
+        table.add_column(f"{heading}@{k}", justify="right")
+    table.add_column(f"HR@{k} session start", justify="right")
+    for name, groups in report.rows.items():
+        every, start = groups["all"], groups["session start"]
+        figures = (every.hit_rate, every.mrr, every.ndcg, start.hit_rate)
+        table.add_row(name, *(f"{figure:.4f}" for figure in figures))
+    Console().print(table)
+    starts = report.rows["popularity"]["session start"].cases
+    print(
+        f"{starts:,} of them at a session's start; {report.unseen:,} of items that nobody had"
+        f" before; {report.fits} fits; {result['seconds']:.0f} s"
+    )
