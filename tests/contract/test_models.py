@@ -40,6 +40,7 @@ CASES = [
     Case("ease", {"factors": 16, "regularisation": 1.0}),
     Case("private_mf", {"epsilon": 1e6, "factors": 2, "user_share": 1.0, "half_steps": 8.0}),
     Case("federated_mf", {"clients": 3, "factors": 4, "half_steps": 8.0}),
+    Case("bspm", {"rank": 4, "factors": 8, "weights": 10, "half_steps": 4.0}),
     Case(
         "lightgcn",
         {"factors": 8, "layers": 2, "steps": 100, "batch": 256, "negatives": 2}

@@ -15,6 +15,7 @@ MODELS = {
     "neumf": "trainer.models.neumf:NeuMF",
     "ease": "trainer.models.ease:Ease",
     "lightgcn": "trainer.models.lightgcn:LightGCN",
+    "bspm": "trainer.models.bspm:Bspm",
     "private_mf": "trainer.models.private_mf:PrivateMf",
     "federated_mf": "trainer.models.federated_mf:FederatedMf",
     "sasrec": "trainer.models.sasrec:SasRec",

@@ -1,0 +1,67 @@
+"""The operator of blurring and sharpening: a history's items in, scores of all items out.
+
+Choi, Hong, Park & Cho, "Blurring-Sharpening Process Models for Collaborative Filtering" (SIGIR
+2023). The processes are differential equations of a linear right-hand side; with Euler's method
+for the blurring and one Runge-Kutta step for the sharpening, as in the paper, the whole is a
+polynomial that needs no solver:
+
+    S(r) = r (β D^(-1/2) V Vᵀ D^(1/2) + P) q(P) ,   P = R̃ᵀR̃ ,   q(P) = Σ_k (-T P)ᵏ / k! , k = 0 … 4
+
+R̃ is the normalised matrix of users and items, V its leading right singular vectors (the ideal
+low-pass filter), D the items' degrees, β the filter's share and T the time of sharpening.
+"""
+
+import numpy as np
+from scipy import sparse
+
+from rheos.state import Float32s
+from trainer.models.interaction_graph import InteractionGraph
+from trainer.models.low_rank import low_rank
+
+ORDER = 4
+"""Of the Runge-Kutta method: for y' = -P y one step is the series of e^(-T P) up to here."""
+
+
+class Blurring:
+    """S and its transpose as products with dense blocks of columns."""
+
+    def __init__(
+        self, graph: InteractionGraph, *, rank: int, low_pass: float, sharpening: float, seed: int
+    ) -> None:
+        """Finds V: some seconds to minutes."""
+        self._edges = graph.normalised()
+        self._back: sparse.csr_array = self._edges.T.tocsr()
+        self._low_pass, self._sharpening = low_pass, sharpening
+        found = low_rank(
+            lambda x: self._edges @ x, lambda x: self._back @ x, graph.item_count, rank, seed
+        )
+        self._v = found.right  # (N, r)
+        self._root = np.sqrt(np.maximum(graph.item_degrees(), 1)).astype(np.float32)[:, None]
+
+    def scores(self, histories: sparse.csr_array) -> Float32s:
+        """S of histories (B, N), the weights of a user's items: (B, N)."""
+        columns: Float32s = histories.T.toarray().astype(np.float32)
+        return self.times_transposed(columns).T
+
+    def times_transposed(self, x: Float32s) -> Float32s:
+        """Sᵀ x for x (N, c)."""
+        filtered = self._root * (self._v @ (self._v.T @ (x / self._root)))
+        return self._sharpened(self._low_pass * filtered + self._blurred(x))
+
+    def times(self, x: Float32s) -> Float32s:
+        """S x for x (N, c)."""
+        x = self._sharpened(x)
+        filtered = (self._v @ (self._v.T @ (x * self._root))) / self._root
+        return self._low_pass * filtered + self._blurred(x)
+
+    def _blurred(self, x: Float32s) -> Float32s:
+        """P x."""
+        return np.asarray(self._back @ (self._edges @ x))
+
+    def _sharpened(self, x: Float32s) -> Float32s:
+        """q(P) x."""
+        total, term = x, x
+        for k in range(1, ORDER + 1):
+            term = self._blurred(term) * np.float32(-self._sharpening / k)
+            total = total + term
+        return total
