@@ -113,13 +113,14 @@ class HotSwap:
 
     def _prepared(self, name: str) -> Serving:
         generation = Generation(self._store.get(name))  # 1
+        view = self._view
         serving = Serving(
-            generation, self._view.numbers, self._view.next_lists, self._settings.indexer.index
+            generation, view.numbers, view.next_lists, view.catalogue, self._settings.indexer.index
         )
         weakref.finalize(serving, serving.index.close)  # 5, for what only a thread can free
         _warm(serving)  # 2
         self._next = serving  # 3
-        serving.delta.refresh(range(len(self._view.numbers)))
+        serving.delta.refresh(range(len(view.numbers)))
         return serving
 
     def _announced(self, announcement: Announcement) -> None:

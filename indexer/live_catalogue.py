@@ -80,6 +80,10 @@ class LiveCatalogue:
         item = None if value is None else decode_item(value)
         return None if item is None or item.deleted else item
 
+    def item_record(self, item_id: str) -> bytes | None:
+        """The item's record as it came, deleted or not; the same object until it changes."""
+        return self._items.get(item_id)
+
     def user(self, user_id: str) -> UserAttributes | None:
         value = self._users.get(user_id)
         return None if value is None else decode_user(value)

@@ -8,8 +8,11 @@ import msgspec
 import numpy as np
 
 from indexer.leaders import Leaders
+from rheos.catalogue import UserAttributes
 from rheos.generation import Generation
 from rheos.state import Float32s, History, UserState, decode_user_state, unpack_vector
+
+NOBODY = History([], np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 MOST_ACTIVE = 256  # users kept in order of their events, for who asks for some
 
@@ -33,27 +36,31 @@ _decode_head = msgspec.msgpack.Decoder(_Head).decode
 
 
 class LiveUser:
-    """A decoded user. Vectors of a generation that the state is not of are encoded once."""
+    """A decoded user. A vector that is not the state's own is encoded once."""
 
     __slots__ = ("_encoded_again", "history", "state")
 
     def __init__(self, state: UserState) -> None:
         self.state = state
         self.history: History = state.history()
-        self._encoded_again: tuple[str, Float32s] | None = None
+        self._encoded_again: tuple[str, UserAttributes | None, Float32s] | None = None
 
-    def vector(self, generation: Generation) -> Float32s:
-        """The user's vector (dimensions,) in ``generation``, zeros where it knows no item.
+    def vector(self, generation: Generation, attributes: UserAttributes | None = None) -> Float32s:
+        """The user's vector (dimensions,) in ``generation``, zeros where it knows nothing.
 
-        The state's own, if it is of that generation; else the history is encoded again.
+        The state's own, if it is of that generation; else, or where the generation reads the
+        ``attributes``, of which the stream knows nothing, the history is encoded again.
         """
-        if self.state.generation == generation.name:
+        if not generation.encoder.reads_attributes:
+            attributes = None
+        if attributes is None and self.state.generation == generation.name:
             return unpack_vector(self.state.vector)
         kept = self._encoded_again
-        if kept is None or kept[0] != generation.name:
-            kept = (generation.name, generation.encoder.encode([self.history])[0])
+        if kept is None or kept[:2] != (generation.name, attributes):
+            vector = generation.encoder.encode([self.history], [attributes])[0]
+            kept = (generation.name, attributes, vector)
             self._encoded_again = kept
-        return kept[1]
+        return kept[2]
 
 
 class LiveUsers:

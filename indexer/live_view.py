@@ -13,12 +13,13 @@ from kafka.errors import KafkaError
 from indexer.candidates import NextLists, Trend
 from indexer.item_numbers import ItemNumbers
 from indexer.live_catalogue import LiveCatalogue
-from indexer.live_users import LiveUsers
+from indexer.live_users import NOBODY, LiveUser, LiveUsers
 from rheos import metrics
 from rheos.bootstrap import is_reachable
 from rheos.catalogue import InvalidRecordError
+from rheos.generation import Generation
 from rheos.settings import Settings
-from rheos.state import CHECKPOINT_KEY
+from rheos.state import CHECKPOINT_KEY, Float32s
 from rheos.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class LiveView:
 
     Ready once it has read to the ends that it saw at its start; these are asked read-uncommitted,
     since a read-committed end stops before another producer's open transaction. ``on_items`` is
-    told the numbers of items whose state changed, from the reading thread.
+    told the numbers of items whose state or record changed, from the reading thread.
     """
 
     def __init__(
@@ -116,6 +117,23 @@ class LiveView:
             return self.users.newest_event_ms
         return int(time.time() * 1000)
 
+    def vector(
+        self, user_id: str, user: LiveUser | None, generation: Generation | None
+    ) -> Float32s | None:
+        """A user's vector (dimensions,) in ``generation``, or None where nothing is known of her.
+
+        ``user`` is her state, if there is one: before her first event her attributes speak alone.
+        """
+        if generation is None:
+            return None
+        attributes = self.catalogue.user(user_id) if generation.encoder.reads_attributes else None
+        if user is not None:
+            return user.vector(generation, attributes)
+        if attributes is None:
+            return None
+        vector: Float32s = generation.encoder.encode([NOBODY], [attributes])[0]
+        return vector
+
     def interactions(self, item_id: str) -> int:
         """How often an item was taken."""
         number = self.numbers.get(item_id)
@@ -164,6 +182,7 @@ class LiveView:
             self.catalogue.remove_item(item_id)
         else:
             self.catalogue.put_item(item_id, value)
+            self._changed_items.append(self.numbers.add(item_id))
 
     def _take_user(self, user_id: str, value: bytes | None) -> None:
         if value is None:

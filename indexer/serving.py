@@ -6,6 +6,7 @@ from indexer.candidates import NextLists
 from indexer.delta import Delta
 from indexer.index import Index, Kind
 from indexer.item_numbers import ItemNumbers
+from indexer.live_catalogue import LiveCatalogue
 from rheos.generation import Generation
 from rheos.item_weights import Scores
 from rheos.state import Float32s, Float64s, History, Int64s
@@ -20,14 +21,19 @@ class Serving:
     """
 
     def __init__(
-        self, generation: Generation, numbers: ItemNumbers, next_lists: NextLists, kind: Kind
+        self,
+        generation: Generation,
+        numbers: ItemNumbers,
+        next_lists: NextLists,
+        catalogue: LiveCatalogue,
+        kind: Kind,
     ) -> None:
         self.generation = generation
         self.numbers_of_rows: Int64s = numbers.add_all(generation.item_ids)
         # All of the generation's items have a number now, so a higher number is none of them.
         self._row_of_number = np.full(len(numbers), -1, np.int64)
         self._row_of_number[self.numbers_of_rows] = np.arange(len(generation.item_ids))
-        self.delta = Delta(generation, self._row_of_number, next_lists)
+        self.delta = Delta(generation, self._row_of_number, numbers, next_lists, catalogue)
         self.index = Index(generation.item_vectors, kind)
 
     @property

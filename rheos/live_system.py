@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from rheos.blend import Blend
-from rheos.catalogue import Item, encode_record
+from rheos.catalogue import Item, UserAttributes, encode_record
 from rheos.events import Event, encode_event
 from rheos.generation import Generation
 from rheos.settings import Settings
@@ -63,13 +63,14 @@ class LiveSystem:
         settings = msgspec.structs.replace(settings, kafka=kafka, clock="stream")
         topics = Topics(settings)
         self._user_topic, self._item_topic = topics.user_state, topics.item_state
-        self._catalogue_topic = topics.items
+        self._user_catalogue, self._item_catalogue = topics.users, topics.items
         self._user_fold = importlib.import_module("stream.users").UserFold(settings, 0)
         self._item_fold = importlib.import_module("stream.items").ItemFold(settings)
         self._retrieval = importlib.import_module("indexer.retrieval")
         self._candidates = importlib.import_module("indexer.candidates")
         self._serving_class: Any = importlib.import_module("indexer.serving").Serving
         self._ranking = importlib.import_module("indexer.ranking")
+        self._live_users = importlib.import_module("indexer.live_users")
         live_view = importlib.import_module("indexer.live_view")
         self._view = live_view.LiveView(settings, self._items_changed)
         self._numbers = self._view.numbers.add_all(item_ids)  # 0, 1, 2, …
@@ -108,11 +109,15 @@ class LiveSystem:
                 self._view.take(topic, key.encode(), encode_state(state), key)
         self._view.tell_changed()
 
-    def describe(self, items: Iterable[Item]) -> None:
-        """Takes catalogue records."""
-        for item in items:
-            record = encode_record(item)
-            self._view.take(self._catalogue_topic, item.item_id.encode(), record, item.item_id)
+    def describe(self, records: Iterable[Item | UserAttributes]) -> None:
+        """Takes records of the catalogue, of items and of users."""
+        for record in records:
+            if isinstance(record, Item):
+                topic, key = self._item_catalogue, record.item_id
+            else:
+                topic, key = self._user_catalogue, record.user_id
+            self._view.take(topic, key.encode(), encode_record(record), key)
+        self._view.tell_changed()
 
     def serve(self, generation: Generation) -> None:
         if self._serving is not None:
@@ -120,7 +125,7 @@ class LiveSystem:
         self._generation = generation
         view = self._view
         self._serving = self._serving_class(
-            generation, view.numbers, view.next_lists, self._index_kind
+            generation, view.numbers, view.next_lists, view.catalogue, self._index_kind
         )
         self._serving.delta.refresh(self._numbers.tolist())
 
@@ -169,9 +174,8 @@ class LiveSystem:
     def _asked(self, user_id: str) -> tuple[History, Float32s | None]:
         """A user's history and her vector in the serving generation."""
         user = self._view.users.get(user_id)
-        if user is None:
-            return self._retrieval.NOBODY, None
-        return user.history, None if self._generation is None else user.vector(self._generation)
+        history = self._live_users.NOBODY if user is None else user.history
+        return history, self._view.vector(user_id, user, self._generation)
 
     def _gathered(self, history: History, vector: Float32s | None, left_out: Sequence[str]) -> Any:
         wish = self._wish._replace(exclude=left_out)

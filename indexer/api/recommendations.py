@@ -14,10 +14,11 @@ from starlette.responses import Response
 from indexer.api.endpoint import Call, Endpoint, checked_id, decoded, json_response
 from indexer.api.error import ApiError, ErrorAnswer
 from indexer.explanation import Reason
-from indexer.live_users import LiveUser
+from indexer.live_users import NOBODY, LiveUser
 from indexer.ranking import SOURCES
-from indexer.retrieval import NOBODY, Choice, Chosen, Wish
+from indexer.retrieval import Choice, Chosen, Wish
 from indexer.serving import Serving
+from rheos.catalogue import MAX_ATTRIBUTES, Attribute, UserAttributes
 from rheos.ids import partition_of
 from rheos.impressions import Impression, ShownItem
 from rheos.state import Float32s, History
@@ -36,7 +37,8 @@ Explain = Annotated[bool, Meta(description="Say which items of the history gave 
 Sources = Annotated[
     str | None,
     Meta(
-        description="Only these sources, comma separated: vector, item_weights, next, trend, new."
+        description="Only these sources, comma separated: vector, item_weights, next, history,"
+        " trend, new."
     ),
 ]
 
@@ -70,7 +72,10 @@ class PastItem(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class RecommendBody(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Either ``users`` or ``history`` (oldest first), and what a query may choose."""
+    """Either ``users`` or ``history`` (oldest first), and what a query may choose.
+
+    ``attributes``: what is known of who has the history, which may be empty.
+    """
 
     users: (
         Annotated[list[str | int], Meta(min_length=1, max_length=MOST_USERS)] | msgspec.UnsetType
@@ -78,6 +83,7 @@ class RecommendBody(Struct, forbid_unknown_fields=True, kw_only=True):
     history: Annotated[list[PastItem], Meta(max_length=MOST_HISTORY)] | msgspec.UnsetType = (
         msgspec.UNSET
     )
+    attributes: Annotated[dict[str, Attribute], Meta(max_length=MAX_ATTRIBUTES)] = {}
     k: K = DEFAULT_K
     category: Category = None
     exclude: Exclude = []
@@ -104,7 +110,7 @@ class AnswerReason(Struct, omit_defaults=True):
 class AnswerItem(Struct, omit_defaults=True):
     """One recommended item.
 
-    ``source``: vector, item_weights, next, trend or new (too young for the model).
+    ``source``: vector, item_weights, next, history, trend or new (too young for the model).
     """
 
     item_id: str
@@ -148,6 +154,8 @@ async def for_body(call: Call) -> Response:
     body: RecommendBody = decoded(call.body, RecommendBody)
     if (body.users is msgspec.UNSET) == (body.history is msgspec.UNSET):
         raise ApiError(422, "invalid_body", "give either users or history, not both or none")
+    if body.attributes and body.history is msgspec.UNSET:
+        raise ApiError(422, "invalid_body", "attributes go with a history; users have their own")
     wish = _wish(call._replace(query=body), body.sources)
     if not isinstance(body.users, msgspec.UnsetType):
         users = [checked_id("user_id", str(user)) for user in body.users]
@@ -161,7 +169,8 @@ async def for_body(call: Call) -> Response:
     serving = call.service.swap.current
     vector = None
     if serving is not None:
-        vector = serving.generation.encoder.encode([history])[0]
+        known = UserAttributes(user_id="", attributes=body.attributes) if body.attributes else None
+        vector = serving.generation.encoder.encode([history], [known])[0]
     return json_response(Answers([await _answer(call, wish, None, None, history, serving, vector)]))
 
 
@@ -188,10 +197,10 @@ async def _for_user(call: Call, user_id: str, wish: Wish) -> Answer:
     # One reference to one generation, and one to one state of the user, for the whole answer.
     serving = call.service.swap.current
     user = call.service.view.users.get(user_id)
-    if user is None:
-        return await _answer(call, wish, user_id, None, NOBODY, serving, None)
-    vector = None if serving is None else user.vector(serving.generation)
-    return await _answer(call, wish, user_id, user, user.history, serving, vector)
+    history = NOBODY if user is None else user.history
+    generation = None if serving is None else serving.generation
+    vector = call.service.view.vector(user_id, user, generation)
+    return await _answer(call, wish, user_id, user, history, serving, vector)
 
 
 async def _answer(

@@ -1,31 +1,61 @@
 """Items that the generation does not know: derived vectors, searchable at once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from indexer.candidates import NextLists
 from indexer.item_numbers import ItemNumbers
+from indexer.live_catalogue import LiveCatalogue
 from indexer.serving import Serving
+from rheos.catalogue import Item, encode_record
 from rheos.settings import Settings
-from rheos.state import ItemState
+from rheos.state import Float32s, ItemState
 from tests.indexer import shop
+
+
+class PriceContent:
+    """Tells the price as the vector's first number; of an item without one it tells nothing."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def encode(self, items: Sequence[Item]) -> Float32s:
+        self.read += [item.item_id for item in items]
+        vectors = np.zeros((len(items), shop.DIMENSIONS), np.float32)
+        vectors[:, 0] = [item.price or 0.0 for item in items]
+        return vectors
 
 
 class Shop:
     """Five items in the generation; others come later."""
 
-    def __init__(self) -> None:
+    def __init__(self, content: PriceContent | None = None) -> None:
         self.numbers = ItemNumbers()
         self.lists = NextLists(Settings(), self.numbers)
         self.vectors = shop.vectors(5)
         generation = shop.generation([f"i{n}" for n in range(5)], self.vectors)
-        self.serving = Serving(generation, self.numbers, self.lists, "flat")
+        generation.content = content
+        self.catalogue = LiveCatalogue(self.numbers)
+        self.serving = Serving(generation, self.numbers, self.lists, self.catalogue, "flat")
 
     def put(self, item: str, state: ItemState) -> int:
         number = self.numbers.add(item)
         self.lists.put(number, state, state.interactions)
         self.serving.delta.refresh([number])
         return number
+
+    def know(self, item: Item) -> int:
+        self.catalogue.put_item(item.item_id, encode_record(item))
+        number = self.numbers.add(item.item_id)
+        self.serving.delta.refresh([number])
+        return number
+
+    def first(self, number: int) -> float | None:
+        """The first number of an item's vector in the delta."""
+        vector = self.serving.delta.vector(number)
+        return None if vector is None else float(vector[0])
 
 
 def test_a_new_items_vector_is_the_weighted_mean_of_its_known_neighbours() -> None:
@@ -75,3 +105,60 @@ def test_it_grows_and_gives_the_best_of_many_first() -> None:
     assert len(found) == 100
     assert (np.diff(scores) <= 1e-6).all()
     assert scores[0] == pytest.approx(max(one.vectors @ query), rel=1e-5)
+
+
+def test_a_new_item_has_its_vector_from_its_record_before_any_event() -> None:
+    one = Shop(PriceContent())
+    number = one.know(Item(item_id="x", price=7.0))
+    assert one.first(number) == 7.0
+    assert one.serving.nearest_new(np.eye(shop.DIMENSIONS, dtype=np.float32)[0]).tolist() == [
+        number
+    ]
+
+
+def test_its_record_says_more_than_its_neighbours_and_a_changed_one_counts_at_once() -> None:
+    one = Shop(PriceContent())
+    number = one.know(Item(item_id="x", price=7.0))
+    one.put("x", shop.item_state(3, {"i0": (1.0, 1.0)}))
+    assert one.first(number) == 7.0
+    one.know(Item(item_id="x", price=9.0))
+    assert one.first(number) == 9.0
+    assert len(one.serving.delta) == 1
+
+
+def test_a_record_is_read_once_however_often_the_items_state_changes() -> None:
+    content = PriceContent()
+    one = Shop(content)
+    one.know(Item(item_id="x", price=7.0))
+    for count in range(5):
+        one.put("x", shop.item_state(count, {"i0": (1.0, 1.0)}))
+    assert content.read == ["x"]
+
+
+def test_a_record_that_tells_nothing_leaves_the_item_to_its_neighbours() -> None:
+    one = Shop(PriceContent())
+    number = one.know(Item(item_id="x", title="no price"))
+    assert len(one.serving.delta) == 0
+    one.put("x", shop.item_state(1, {"i0": (1.0, 1.0)}))
+    assert one.first(number) == pytest.approx(float(one.vectors[0, 0]))
+    deleted = one.know(Item(item_id="y", price=5.0, deleted=True))
+    assert one.first(deleted) is None
+
+
+def test_items_of_the_generation_are_not_read_again() -> None:
+    content = PriceContent()
+    one = Shop(content)
+    one.know(Item(item_id="i3", price=7.0))
+    assert content.read == []
+    assert len(one.serving.delta) == 0
+
+
+def test_a_whole_catalogue_is_derived_in_parts() -> None:
+    one = Shop(PriceContent())
+    numbers = []
+    for count in range(150):
+        item = Item(item_id=f"x{count}", price=1.0 + count)
+        one.catalogue.put_item(item.item_id, encode_record(item))
+        numbers.append(one.numbers.add(item.item_id))
+    one.serving.delta.refresh(range(len(one.numbers)))
+    assert [one.first(number) for number in numbers] == [1.0 + count for count in range(150)]

@@ -1,5 +1,6 @@
 """The live view without Kafka: what records do to users, items and catalogue."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,9 @@ from indexer.item_numbers import ItemNumbers
 from indexer.live_catalogue import LiveCatalogue
 from indexer.live_users import LiveUsers
 from indexer.live_view import LiveView
-from rheos.catalogue import InvalidRecordError, Item, encode_record
+from rheos.catalogue import InvalidRecordError, Item, UserAttributes, encode_record
 from rheos.settings import from_tree
-from rheos.state import encode_state
+from rheos.state import Float32s, History, encode_state, pack_vector
 from tests.indexer import shop
 
 
@@ -166,3 +167,79 @@ def test_the_catalogue_knows_titles_categories_and_what_is_off_sale() -> None:
     with pytest.raises(InvalidRecordError):
         catalogue.put_item("i2", b'{"item_id": 5.5}')
     assert catalogue.title("i2") == "Lamp 2"
+
+
+class AgeEncoder:
+    """A user's vector is her age, beside the number of her items."""
+
+    dimensions = shop.DIMENSIONS
+    reads_attributes = True
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def encode(
+        self,
+        histories: Sequence[History],
+        attributes: Sequence[UserAttributes | None] | None = None,
+    ) -> Float32s:
+        self.encoded += len(histories)
+        vectors = np.zeros((len(histories), self.dimensions), np.float32)
+        for place, history in enumerate(histories):
+            known = attributes[place] if attributes else None
+            vectors[place, :2] = [known.attributes["age"] if known else 0, len(history.item_ids)]
+        return vectors
+
+    def terms(self, history: History, item_ids: Sequence[str]) -> list[list[tuple[str, float]]]:
+        return [[] for _ in item_ids]
+
+
+def test_attributes_count_before_the_first_event_and_at_once_when_they_change() -> None:
+    view = LiveView(from_tree({}))
+    generation = shop.generation(["a", "b"], shop.vectors(2))
+    generation.encoder = AgeEncoder()
+
+    def know(age: float) -> None:
+        record = UserAttributes(user_id="u", attributes={"age": age})
+        view.take("rheos.users", b"u", encode_record(record), "")
+
+    def numbers() -> list[float] | None:
+        vector = view.vector("u", view.users.get("u"), generation)
+        return None if vector is None else vector[:2].tolist()
+
+    assert view.vector("u", None, None) is None
+    assert numbers() is None
+    know(30)
+    assert numbers() == [30, 0]
+    state = shop.user_state(["a", "b"])
+    state.generation, state.vector = generation.name, pack_vector(np.ones(8, np.float32))
+    view.take("rheos.user-state", b"u", encode_state(state), "")
+    assert numbers() == [30, 2]
+    before = generation.encoder.encoded
+    assert numbers() == [30, 2]
+    assert generation.encoder.encoded == before  # once, not for each answer
+    know(31)
+    assert numbers() == [31, 2]
+    view.take("rheos.users", b"u", None, "")
+    assert numbers() == [1, 1]  # the stream's own vector, which knows no attributes
+
+
+def test_a_generation_that_reads_no_attributes_serves_the_streams_vector() -> None:
+    view = LiveView(from_tree({}))
+    generation = shop.generation(["a", "b"], shop.vectors(2))
+    record = UserAttributes(user_id="u", attributes={"age": 30})
+    view.take("rheos.users", b"u", encode_record(record), "")
+    assert view.vector("u", None, generation) is None
+    state = shop.user_state(["a"], generation=generation)
+    view.take("rheos.user-state", b"u", encode_state(state), "")
+    vector = view.vector("u", view.users.get("u"), generation)
+    assert vector is not None
+    assert vector.tobytes() == state.vector
+
+
+def test_a_catalogue_record_of_an_item_is_told_as_a_change() -> None:
+    told: list[list[int]] = []
+    view = LiveView(from_tree({}), told.append)
+    view.take("rheos.items", b"new", encode_record(Item(item_id="new", title="x")), "")
+    view.tell_changed()
+    assert told == [[view.numbers.get("new")]]

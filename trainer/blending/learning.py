@@ -101,7 +101,7 @@ def record(
     order = order[max(0, first - MOST_FOLDED) :]
     settings, events = _as_events(settings, data, order)
     live = LiveSystem(settings, data.item_ids, K)
-    live.describe(data.items_known.values())
+    live.describe([*data.items_known.values(), *data.users_known.values()])
     recorder = Recorder(live, events, settings)
     asked = recorder.askable()
     asked = asked[~earlier[order[asked]]]
