@@ -10,10 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from indexer.candidates import TREND_MOST, NextScores, best, recent_items
+from indexer.candidates import (
+    TREND_MOST,
+    NextScores,
+    OwnScores,
+    best,
+    own_scores,
+    recent_items,
+)
 from indexer.explanation import Reason, explain
 from indexer.live_view import LiveView
 from indexer.ranking import (
+    HISTORY,
     ITEM_WEIGHTS,
     NEW,
     NEXT,
@@ -33,8 +41,6 @@ from rheos.blend import Blend
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.state import Float32s, Float64s, History, Int64s
-
-NOBODY = History([], np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 OVER_FETCH = 4  # a search whose answers were mostly filtered is repeated that much deeper
 SIMILAR_DEPTH = 4  # inner products prefer long vectors: cosine picks from that many times k
@@ -83,7 +89,7 @@ def layer_names(generation: Generation) -> list[str]:
     """The layers that ``gather`` may give with ``every_layer``."""
     ranker = [] if generation.ranker is None else ["ranker"]
     item_weights = [] if generation.item_weights is None else ["item_weights"]
-    return ["vector", *ranker, *item_weights, "near", "far", "trend"]
+    return ["vector", *ranker, *item_weights, "near", "far", "own", "trend"]
 
 
 class Retrieval:
@@ -177,6 +183,10 @@ class Retrieval:
             for weight, scores in zip(self._next_weights, following.of(numbers), strict=True):
                 if every_layer or weight > 0:
                     parts.append(best(numbers, scores, depth))
+        own: OwnScores | None = None
+        if HISTORY in wish.sources and not settings.leave_out_seen:
+            own = own_scores(taken, history.weights)
+            parts.append(filter_.only(own.numbers))
         if TREND in wish.sources:
             parts.append(filter_.trend(max(settings.trend_depth, wish.k)))
         candidates = union(parts)
@@ -201,6 +211,8 @@ class Retrieval:
                 )
                 if every_layer or weight > 0
             ]
+        if own is not None and len(own.numbers):
+            layers.append(Layer("own", HISTORY, settings.own_weight, own.of(candidates)))
         if TREND in wish.sources:
             trend = view.trend.scores(candidates)
             layers.append(Layer("trend", TREND, settings.trend_weight, trend))

@@ -139,7 +139,18 @@ class LiveSystem:
 
     def candidates(self, user_id: str, left_out: Sequence[str]) -> Candidates:
         """The candidates for a user, none of them ``left_out``, with all of ``features``."""
-        history, vector = self._asked(user_id)
+        return self._candidates_of(*self._asked(user_id), left_out)
+
+    def candidates_after(self, history: History) -> Candidates:
+        """The same for a history that a query brings along, and of which nothing is learned."""
+        vector = None
+        if self._generation is not None:
+            [vector] = self._generation.encoder.encode([history])
+        return self._candidates_of(history, vector, [])
+
+    def _candidates_of(
+        self, history: History, vector: Float32s | None, left_out: Sequence[str]
+    ) -> Candidates:
         gathered = self._gathered(history, vector, left_out)
         facts = self._answers.facts(gathered, history)
         ids = map(self._view.numbers.id_of, gathered.candidates.tolist())
