@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from rheos.catalogue import Item, UserAttributes
 from rheos.generation import Generation
-from rheos.settings import SettingsError
+from rheos.settings import FeatureDeclaration, FeatureSettings, SettingsError
 from rheos.snapshot_store import LocalStore
 from rheos.state import History
 from trainer.data_set import DataSet, of_interactions
@@ -46,13 +47,21 @@ CASES = [
         {"factors": 8, "layers": 2, "steps": 100, "batch": 256, "negatives": 2}
         | {"learning_rate": 0.05, "half_steps": 4.0},
     ),
+    Case(
+        "two_tower",
+        {"factors": 8, "hidden": 16, "epochs": 20, "batch": 64, "learning_rate": 0.02}
+        | {"negatives": 8, "last": 10},
+    ),
 ]
 
 USERS, ITEMS = 40, 24
 
 
 def checkerboard(missing: int = 0) -> DataSet:
-    """Users of one parity take the items of that parity, but for ``missing`` of them each."""
+    """Users of one parity take the items of that parity, but for ``missing`` of them each.
+
+    The catalogue says which parity: by an item's title and category, and a user's side.
+    """
     random = np.random.default_rng(7)
     users, items, times = [], [], []
     for user in range(USERS):
@@ -61,7 +70,30 @@ def checkerboard(missing: int = 0) -> DataSet:
             users.append(f"u{user:02d}")
             items.append(f"i{item:02d}")
             times.append(1_000_000 + 1000 * step)
-    return of_interactions(users, items, times)
+    return replace(
+        of_interactions(users, items, times),
+        items_known={f"i{item:02d}": item_of(item) for item in range(ITEMS)},
+        users_known={f"u{user:02d}": user_of(user) for user in range(USERS)},
+        features=FEATURES,
+    )
+
+
+FEATURES = FeatureSettings(
+    items=(
+        FeatureDeclaration(name="category", kind="categorical", buckets=2),
+        FeatureDeclaration(name="title", kind="text", buckets=64),
+    ),
+    users=(FeatureDeclaration(name="side", kind="categorical", buckets=2),),
+)
+
+
+def item_of(item: int) -> Item:
+    colour = ("white", "black")[item % 2]
+    return Item(item_id=f"i{item:02d}", title=f"a {colour} square", category=colour)
+
+
+def user_of(user: int) -> UserAttributes:
+    return UserAttributes(user_id=f"u{user:02d}", attributes={"side": ("W", "B")[user % 2]})
 
 
 def history(*items: int, weight: float = 1.0) -> History:
@@ -136,6 +168,12 @@ def test_the_order_of_the_log_does_not_matter(trained: Trained) -> None:
         [data.item_ids[data.items[place]] for place in order],
         data.times_ms[order],
     )
+    shuffled = replace(
+        shuffled,
+        items_known=data.items_known,
+        users_known=data.users_known,
+        features=data.features,
+    )
     np.testing.assert_array_equal(shuffled.items, data.items)
     again = fit(trained.model, shuffled)
     np.testing.assert_array_equal(again.item_vectors, trained.fitted.item_vectors)
@@ -204,6 +242,39 @@ def test_extreme_weights_stay_finite(trained: Trained) -> None:
     for weight in (0.0, 1e-30, 100.0, -100.0):
         vectors = trained.generation.encoder.encode([history(0, 1, 2, 3, weight=weight)])
         assert np.isfinite(vectors).all()
+
+
+def test_a_new_item_is_found_by_those_who_like_its_kind(trained: Trained) -> None:
+    content = trained.generation.content
+    if content is None:
+        assert "cold_items" not in trained.model.can
+        return
+    encoder, d = trained.generation.encoder, trained.generation.dimensions
+    new = content.encode([item_of(100), item_of(101), Item(item_id="nothing known")])
+    assert new.shape == (3, d)
+    assert new.dtype == np.float32
+    assert not new[2].any()
+    white, black = encoder.encode([history(0, 4, 8), history(1, 5, 9)])[:, :d] @ new[:2].T
+    assert white[0] > white[1]
+    assert black[1] > black[0]
+
+
+def test_a_new_user_gets_what_those_like_her_take(trained: Trained) -> None:
+    encoder = trained.generation.encoder
+    if not encoder.reads_attributes:
+        assert "attributes" not in trained.model.can
+        return
+    known = [user_of(100), user_of(101), None, UserAttributes(user_id="nothing known")]
+    users = encoder.encode([history()] * 4, known)
+    assert not users[2:].any()
+    for place, user in enumerate(users[:2]):
+        best = np.argsort(-final_scores(trained.generation, user))[: ITEMS // 2]
+        items = [int(trained.generation.item_ids[row][1:]) for row in best]
+        assert sum(item % 2 == place for item in items) >= ITEMS // 2 - 1
+    # What the stream, which knows no attributes, and what the indexer makes of a history.
+    one = history(0, 2)
+    unknown = encoder.encode([one], [UserAttributes(user_id="nothing known")])
+    np.testing.assert_allclose(encoder.encode([one]), unknown, atol=1e-6)
 
 
 def test_the_terms_of_a_score_add_up_to_it(trained: Trained) -> None:

@@ -1,0 +1,285 @@
+"""Two-tower: what is known of users and of items meets in one space.
+
+The candidate generator of Covington, Adams & Sargin, "Deep Neural Networks for YouTube
+Recommendations" (RecSys 2016), section 3, trained as in Yi et al., "Sampling-Bias-Corrected Neural
+Modeling for Large Corpus Item Recommendations" (RecSys 2019): a softmax over the batch's items,
+corrected by the logarithm of the chance with which each came into it.
+"""
+
+from typing import Annotated, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from msgspec import Meta, Struct
+from torch import Tensor
+from torch.nn import functional
+
+from rheos.features import Bags, Features
+from rheos.history_map import damped
+from rheos.latest_items import LatestItems
+from rheos.state import Float64s, Int32s, Int64s
+from trainer.data_set import DataSet
+from trainer.device import device_of, torch_threads
+from trainer.early_stopping import EarlyStopping
+from trainer.models.model import Capability, Fitted, Run, Start
+from trainer.models.two_tower_network import Network, Past, Sizes
+
+HALF_STEPS = (1.5, 8.0, 1e6)
+"""The recencies of the history's means: the last items, the visit, and taste of long standing."""
+HIDE = 0.1
+"""Share of the examples whose history is hidden, and of those whose attributes are: the towers
+learn to do without either."""
+LEAST_RATE = 0.1  # of the learning rate, at the end of its line
+AT_ONCE = 4096  # vectors computed at once after training
+
+
+class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
+    """Minimises the cross-entropy of what each user took next, given all that came before.
+
+    Examples are the users' first positive interactions with their items, weighed by their weights.
+    """
+
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
+    hidden: Annotated[
+        int, Meta(ge=1, le=4096, description="Width of each tower's hidden layer.")
+    ] = 128
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the examples.")] = 10
+    batch: Annotated[
+        int, Meta(ge=2, description="Examples a step; each other's items are the negatives.")
+    ] = 1024
+    negatives: Annotated[
+        int, Meta(ge=0, description="Items drawn at random that a batch gets beside its own.")
+    ] = 512
+    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.003
+    regularisation: Annotated[
+        float, Meta(ge=0, description="L2 on the vectors of each step's users and items.")
+    ] = 1e-3
+    id_dropout: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="Share of items that a step tells by content alone."),
+    ] = 0.3
+    last: Annotated[
+        int, Meta(ge=1, le=1000, description="Latest distinct items that the encoder reads.")
+    ] = 50
+
+    name: ClassVar[str] = "two_tower"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "cold_items", "attributes", "warm_start"}
+    )
+
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        moments = np.flatnonzero((data.weights > 0) & data.first_of_pairs())
+        if not len(moments):
+            raise ValueError("two_tower: no interaction has a weight above 0")
+        known, histories = _Known.of(data), _Histories(data, self.last)
+        sizes = Sizes(
+            *(len(data.item_ids), known.item_features.size, known.user_features.size),
+            *(len(HALF_STEPS), self.factors, self.hidden),
+        )
+        with torch_threads(run.threads):
+            network = Network(sizes, torch.Generator().manual_seed(run.seed))
+            if run.start is not None:
+                _continue(network, known, run.start, data.item_ids)
+            network.to(device_of(run.device))
+            self._train(network, histories, moments, known, run)
+            return self._fitted(network, histories, known)
+
+    def _train(
+        self,
+        network: Network,
+        histories: "_Histories",
+        moments: Int64s,
+        known: "_Known",
+        run: Run,
+    ) -> None:
+        data = histories.data
+        random = np.random.default_rng(run.seed)
+        sampler = _Sampler(data.items[moments], len(data.item_ids), self.negatives)
+        optimiser = torch.optim.Adam(network.parameters(), self.learning_rate, fused=True)
+        steps = -(-len(moments) // self.batch) * self.epochs
+        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LEAST_RATE, steps)
+        diverging = EarlyStopping(patience=1)
+        for epoch in range(self.epochs):
+            losses = []
+            for picked in _batches(random.permutation(moments), self.batch):
+                loss, squares = self._loss(network, histories, picked, known, sampler, random)
+                optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss + self.regularisation * squares)
+                optimiser.step()
+                schedule.step()
+                losses.append(loss.detach())
+            diverging.check(float(torch.stack(losses).mean()))
+            run.progress("fit", epoch + 1, self.epochs)
+
+    def _loss(
+        self,
+        network: Network,
+        histories: "_Histories",
+        moments: Int64s,
+        known: "_Known",
+        sampler: "_Sampler",
+        random: np.random.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """The mean cross-entropy of ``moments`` (B,), and the vectors' mean square lengths."""
+        data = histories.data
+        candidates, own, chances = sampler.draw(data.items[moments], random)
+        hidden = random.random((2, len(moments))) < HIDE
+        users = np.where(hidden[0], known.nobody, data.users[moments])
+        past = histories.before(moments, data.users[moments])
+        past.shares[hidden[1]] = 0.0
+        x = network.users(past, known.users.take(users))  # (B, d)
+        kept = torch.from_numpy((random.random(len(candidates)) >= self.id_dropout).astype("f4"))
+        device = x.device
+        y = network.items(candidates, known.items.take(candidates), kept.to(device))  # (C, d)
+        # Yi et al. 2019, eq. 3: s(x, y) - log p.
+        logits = x @ y.T - torch.from_numpy(np.log(chances)).to(device, torch.float32)
+        aims = torch.from_numpy(own).to(device)
+        weights = torch.from_numpy(data.weights[moments]).to(device)
+        losses = functional.cross_entropy(logits, aims, reduction="none")
+        squares = x.square().sum(1).mean() + y.square().sum(1).mean()
+        return (losses * weights).mean(), squares
+
+    @torch.no_grad()
+    def _fitted(self, network: Network, histories: "_Histories", known: "_Known") -> Fitted:
+        data = histories.data
+        rows = np.arange(len(data.item_ids))
+        vectors = [network.items(part, known.items.take(part)) for part in _batches(rows, AT_ONCE)]
+        users = np.arange(len(data.user_ids))
+        user_vectors = [
+            network.users(histories.whole(part), known.users.take(part))
+            for part in _batches(users, AT_ONCE)
+        ]
+        of = {name: each.detach().cpu().numpy() for name, each in network.named_parameters()}
+        return Fitted(
+            data.item_ids,
+            torch.cat(vectors).cpu().numpy(),
+            {
+                "kind": "two_tower",
+                "half_steps": list(HALF_STEPS),
+                "last": self.last,
+                "features": known.user_features.parameters,
+            },
+            None,
+            {
+                "encoder.history": of["history"],
+                "encoder.table": of["user_table"],
+                "encoder.first": of["user_first"],
+                "encoder.bias": of["user_bias"],
+                "encoder.skip": of["user_skip"],
+                "encoder.out": of["user_out"],
+                "encoder.out_bias": of["user_out_bias"],
+                "content.table": of["item_table"],
+                "content.first": of["item_first"],
+                "content.bias": of["item_bias"],
+                "content.out": of["item_out"],
+            },
+            torch.cat(user_vectors).cpu().numpy(),
+            content={"kind": "two_tower", "features": known.item_features.parameters},
+            keep={known.kept_as(name): tensor for name, tensor in of.items()},
+        )
+
+
+class _Known(NamedTuple):
+    """The catalogue as bags: a row of ``items`` for each item, of ``users`` for each user and one
+    more, ``nobody``, of whom nothing is known.
+    """
+
+    item_features: Features
+    user_features: Features
+    items: Bags
+    users: Bags
+    nobody: int
+
+    @classmethod
+    def of(cls, data: DataSet) -> "_Known":
+        items = [data.items_known.get(item_id) for item_id in data.item_ids]
+        users = [data.users_known.get(user_id) for user_id in data.user_ids]
+        # Values of items that nobody has taken yet belong to the vocabulary, too.
+        others = [data.items_known[item_id] for item_id in sorted(data.items_known)]
+        item_features = Features.fit_items(data.features.items, others)
+        user_features = Features.fit_users(data.features.users, users)
+        return cls(
+            item_features,
+            user_features,
+            item_features.encode(items),
+            user_features.encode([*users, None]),
+            len(users),
+        )
+
+    def kept_as(self, name: str) -> str:
+        """The name under which a parameter is kept for the next fit.
+
+        A row of a features' table means the same only as long as its features are read the same.
+        """
+        if name in ("own", "history"):
+            return f"item.{name}"
+        if name in ("item_table", "user_table"):
+            features = self.item_features if name == "item_table" else self.user_features
+            return f"{name}.{features.layout}"
+        return name
+
+
+class _Sampler:
+    """Draws the candidates of a batch: the items of its examples, and some at random.
+
+    An item of a share f of the examples stands among the candidates of B examples and M drawn of N
+    with the chance p = 1 - (1 - f)^B (1 - 1/N)^M; each once, so nothing counts double and no
+    example's own item counts against it.
+    """
+
+    def __init__(self, items: Int32s, count: int, negatives: int) -> None:
+        shares = np.bincount(items, minlength=count) / len(items)
+        with np.errstate(divide="ignore"):  # an item of all examples is a candidate for certain
+            self._absent: Float64s = np.log1p(-shares)
+            drawn = negatives * np.log1p(-1.0 / count) if negatives else 0.0
+        self._not_drawn = float(drawn)
+        self._count = count
+        self._negatives = negatives
+
+    def draw(self, items: Int32s, random: np.random.Generator) -> tuple[Int64s, Int64s, Float64s]:
+        """Candidates (C,), the place of each of ``items`` (B,) among them, their chances (C,)."""
+        drawn = random.integers(0, self._count, self._negatives)
+        candidates, places = np.unique(np.concatenate([items, drawn]), return_inverse=True)
+        missing = len(items) * self._absent[candidates] + self._not_drawn
+        return candidates.astype(np.int64), places[: len(items)], -np.expm1(missing)
+
+
+class _Histories:
+    """What stood before any moment of a data set, as the encoder reads it."""
+
+    def __init__(self, data: DataSet, last: int) -> None:
+        self.data = data
+        self._begins = data.begins()
+        self._last = last
+
+    def whole(self, users: Int64s) -> Past:
+        """All that ``users`` (B,) did."""
+        return self.before(self._begins[users + 1], users)
+
+    def before(self, places: Int64s, users: Int32s | Int64s) -> Past:
+        """What stands before ``places`` (B,) in the histories of ``users`` (B,), newest first."""
+        data = self.data
+        back = places[:, None] - 1 - np.arange(self._last)
+        known = back >= self._begins[users][:, None]
+        back = np.maximum(back, 0)
+        rows = np.where(known, data.items[back], 0).astype(np.int64)
+        weights = np.where(known, data.weights[back], 0).astype(np.float32)
+        shares = damped(LatestItems(rows, weights, known), HALF_STEPS)  # (B, n, S)
+        return Past(rows, np.ascontiguousarray(shares.transpose(0, 2, 1)))
+
+
+def _batches(rows: Int64s, size: int) -> list[Int64s]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+@torch.no_grad()
+def _continue(network: Network, known: _Known, start: Start, item_ids: list[str]) -> None:
+    """Begins where the last fit ended, as far as rows and shapes are the same."""
+    for name, parameter in network.named_parameters():
+        kept_as = known.kept_as(name)
+        if kept_as.startswith("item."):
+            start.carry(kept_as, item_ids, parameter.numpy())
+            continue
+        kept = start.tensors.get(kept_as)
+        if kept is not None and kept.shape == tuple(parameter.shape):
+            parameter.copy_(torch.from_numpy(kept))
