@@ -24,6 +24,7 @@ class Made(NamedTuple):
     manifest: Manifest
     item_ids: list[str]
     tensors: Mapping[str, Float32s]
+    files: Mapping[str, bytes] = {}
 
 
 def fit(model: Model, data: DataSet, run: Run) -> Fitted:

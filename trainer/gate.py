@@ -135,8 +135,18 @@ def values(generation: Generation, data: DataSet, queries: Int64s, settings: Set
 
     An item that the generation does not know, or that retrieval leaves behind, is a miss.
     """
+    asked = cases(data, queries, settings)
+    depth = settings.retrieval.vector_depth
+    try:
+        return served.judge(generation, asked, K, depth=depth).values(K)
+    except served.NotFiniteError:
+        return np.full((len(asked), len(MEASURES)), np.nan)
+
+
+def cases(data: DataSet, queries: Int64s, settings: Settings) -> list[served.Case]:
+    """Each of ``queries`` (n,) with what its user did before."""
     begins = data.begins()
-    cases = [
+    return [
         served.Case(
             _history(data, _history_span(data, begins, int(query), settings)),
             data.item_ids[data.items[query]],
@@ -144,11 +154,6 @@ def values(generation: Generation, data: DataSet, queries: Int64s, settings: Set
         )
         for query in queries
     ]
-    depth = settings.retrieval.vector_depth
-    try:
-        return served.judge(generation, cases, K, depth=depth).values(K)
-    except served.NotFiniteError:
-        return np.full((len(cases), len(MEASURES)), np.nan)
 
 
 def _values_of_popularity(data: DataSet, trial: Trial, settings: Settings) -> Float64s:

@@ -5,7 +5,7 @@ the user's newest known interactions, those interactions left out. A user of who
 knows nothing is shown what is popular, as the running system would.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -87,7 +87,9 @@ def _of_popularity(part: Holdout, histories: Sequence[History], k: int, seed: in
         own[[row_of[item] for item in history.item_ids if item in row_of]] = -np.inf
         return own
 
-    pairs = _against_negatives(part, histories, row_of, lambda _, rows: popular[rows], seed)
+    pairs = pointwise.against_negatives(
+        part.wanted.values(), histories, row_of, lambda _, rows: popular[rows], seed
+    )
     judged = pointwise.of_labels(*pairs, logits=False)
     return _outcome(part, histories, map(without, histories), row_of, judged, k)
 
@@ -110,8 +112,8 @@ def _of_generation(
         unknown=generation.popularity,
     )
     users = generation.encoder.encode(histories, attributes)
-    pairs = _against_negatives(
-        part,
+    pairs = pointwise.against_negatives(
+        part.wanted.values(),
         histories,
         generation.row_of,
         lambda place, rows: served.pair_scores(generation, histories[place], users[place], rows),
@@ -222,33 +224,3 @@ def _users_per_item(train: DataSet, row_of: Mapping[str, int]) -> Float64s:
 def _mean_of(had: Float64s, row_of: Mapping[str, int], history: History) -> float:
     rows = [row_of[item] for item in set(history.item_ids) if item in row_of]
     return float(had[rows].mean()) if rows else np.nan
-
-
-def _against_negatives(
-    part: Holdout,
-    histories: Sequence[History],
-    row_of: Mapping[str, int],
-    score: Callable[[int, Int64s], Float32s],
-    seed: int,
-) -> tuple[Float64s, Int64s]:
-    """Scores and labels of the known items to find, and of as many drawn ones for each user.
-
-    Drawn alike for all recommenders with the same items. Users without a history are left out.
-    """
-    random = np.random.default_rng(seed)
-    scores: list[Float32s] = []
-    labels: list[Int64s] = []
-    for place, (wanted, history) in enumerate(zip(part.wanted.values(), histories, strict=True)):
-        rows = np.array([row_of[item] for item in wanted if item in row_of], np.int64)
-        if not history.item_ids or not len(rows):
-            continue
-        free = np.ones(len(row_of), bool)
-        free[rows] = False
-        free[[row_of[item] for item in history.item_ids if item in row_of]] = False
-        others = np.flatnonzero(free)
-        drawn = random.permutation(others)[: len(rows)]
-        scores.append(score(place, np.concatenate([rows, drawn])))
-        labels.append(np.repeat([1, 0], [len(rows), len(drawn)]))
-    if not scores:
-        return np.zeros(0), np.zeros(0, np.int64)
-    return np.concatenate(scores).astype(np.float64), np.concatenate(labels)

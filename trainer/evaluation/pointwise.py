@@ -1,10 +1,12 @@
 """Metrics of a model that says how likely one (user, item) pair is, against negatives."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rheos.state import Float64s
+from rheos.state import Float32s, Float64s, History, Int64s
 
 
 class Pointwise(msgspec.Struct, frozen=True):
@@ -47,3 +49,34 @@ def of_labels(scores: npt.ArrayLike, labels: npt.ArrayLike, *, logits: bool) -> 
     right = np.where(values == 0, 0.5, (values > 0) == positive)
     loss = np.logaddexp(0.0, np.where(positive, -values, values))
     return Pointwise(float(auc), float(right.mean()), float(loss.mean()), count)
+
+
+def against_negatives(
+    wanted: Iterable[Sequence[str]],
+    histories: Sequence[History],
+    row_of: Mapping[str, int],
+    score: Callable[[int, Int64s], Float32s],
+    seed: int,
+) -> tuple[Float64s, Int64s]:
+    """Scores and labels (n,) of each case's ``wanted`` items, and of as many drawn ones.
+
+    ``score`` takes a case's place and rows and gives their scores. Negatives are drawn uniformly
+    from the items with a row that are neither in the case's history nor wanted; the same for all
+    recommenders with the same rows. Cases without a history and items without a row are left out.
+    """
+    random = np.random.default_rng(seed)
+    scores: list[Float32s] = []
+    labels: list[Int64s] = []
+    for place, (items, history) in enumerate(zip(wanted, histories, strict=True)):
+        rows = np.array([row_of[item] for item in items if item in row_of], np.int64)
+        if not history.item_ids or not len(rows):
+            continue
+        free = np.ones(len(row_of), bool)
+        free[rows] = False
+        free[[row_of[item] for item in history.item_ids if item in row_of]] = False
+        drawn = random.permutation(np.flatnonzero(free))[: len(rows)]
+        scores.append(score(place, np.concatenate([rows, drawn])))
+        labels.append(np.repeat([1, 0], [len(rows), len(drawn)]))
+    if not scores:
+        return np.zeros(0), np.zeros(0, np.int64)
+    return np.concatenate(scores).astype(np.float64), np.concatenate(labels)

@@ -93,7 +93,8 @@ class Fitted(NamedTuple):
     (U, dimensions) are the fitted vectors of the data set's users, in the encoder's form, for
     evaluation, and ``keep`` what the next fit may start from (as in ``Start``): both never leave
     the trainer. A model that guards its users' privacy says how much in ``privacy`` and gives its
-    own ``popularity`` (N,), since the plain counts would tell what it hides.
+    own ``popularity`` (N,), since the plain counts would tell what it hides. ``curve`` has what a
+    fit measured after each epoch, by name (``loss``, ``ndcg@20``), for the report.
     """
 
     item_ids: list[str]
@@ -107,6 +108,7 @@ class Fitted(NamedTuple):
     keep: Mapping[str, Float32s] = {}
     popularity: Float32s | None = None
     privacy: dict[str, Any] | None = None
+    curve: Mapping[str, Sequence[float]] = {}
 
 
 class Model(Protocol):
