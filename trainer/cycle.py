@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -29,10 +29,11 @@ from trainer.archiver import Archiver
 from trainer.blending.learning import attach, learn_for
 from trainer.catalogue import READERS, with_catalogue
 from trainer.data_set import DataSet, load
-from trainer.fitting import FitError, fit, make
+from trainer.fitting import FitError, make
+from trainer.fitting import fit as fit_alone
 from trainer.gate import Verdict
 from trainer.models import model_of_settings
-from trainer.models.model import Model, Progress, Run, silent
+from trainer.models.model import Fitted, Model, Progress, Run, silent
 from trainer.publish import Decisions, ServingChangedError, publish
 from trainer.warm_start import WarmStarts
 
@@ -70,7 +71,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     topic_id: str
 
 
-def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
+Fit = Callable[[Model, DataSet, Run], Fitted]
+"""Fits and checks a model; raises FitError. ``trainer.together`` has one over several processes."""
+
+
+def train_once(settings: Settings, progress: Progress = silent, fit: Fit = fit_alone) -> Outcome:
     """Archives all events so far and runs one cycle on them. Blocks: seconds to hours.
 
     Raises what ``run_cycle`` raises, and KafkaError.
@@ -78,10 +83,12 @@ def train_once(settings: Settings, progress: Progress = silent) -> Outcome:
     model_of_settings(settings)  # a wrong name or parameter shows before the long work
     with Archiver(settings) as archiver:
         archiver.catch_up(lambda done, total: progress("archive", done, total))
-    return run_cycle(settings, archiver.archive, progress)
+    return run_cycle(settings, archiver.archive, progress, fit)
 
 
-def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent) -> Outcome:
+def run_cycle(
+    settings: Settings, archive: Archive, progress: Progress = silent, fit: Fit = fit_alone
+) -> Outcome:
     """Runs one cycle on what is archived.
 
     1. The archive becomes a data set, with the catalogue where it is read. 2. The newest
@@ -100,12 +107,12 @@ def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent)
     with _cycle_lock(Path(settings.data_dir)):
         warm = WarmStarts(Path(settings.data_dir) / "warm")
         archive.compact()
-        data = load(archive, settings.event_rules())  # 1
+        data = load(archive, settings.event_rules(), settings.trainer.max_interactions)  # 1
         if READERS & model.can or settings.trainer.blend != "none":
             data = with_catalogue(data, settings)
         progress("data set", 1, 1)
         try:
-            outcome = _learn(settings, model, data, warm, progress)
+            outcome = _learn(settings, model, data, warm, progress, fit)
         except (FitError, SnapshotError) as error:
             log.error("the fit failed, the serving generation stays: %s", error, exc_info=error)
             outcome = Outcome(kind="failed", reason=str(error))
@@ -120,7 +127,12 @@ def run_cycle(settings: Settings, archive: Archive, progress: Progress = silent)
 
 
 def _learn(
-    settings: Settings, model: Model, data: DataSet, warm: WarmStarts, progress: Progress
+    settings: Settings,
+    model: Model,
+    data: DataSet,
+    warm: WarmStarts,
+    progress: Progress,
+    fit: Fit,
 ) -> Outcome:
     trainer = settings.trainer
     if len(data) < trainer.min_events:

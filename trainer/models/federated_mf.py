@@ -69,7 +69,8 @@ class FederatedMf(Struct, frozen=True, forbid_unknown_fields=True):
             change = np.zeros_like(Y)
             for client in chosen:
                 change += len(clients[client]) * self._change(users, clients[client], Y)
-            server.step(Y, change / sum(len(clients[client]) for client in chosen))
+            change /= np.float32(sum(len(clients[client]) for client in chosen))
+            server.step(Y, change)
             run.progress("fit", done, self.rounds)
         encoder = FoldIn(
             EncoderContext({}, Y),

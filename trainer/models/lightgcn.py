@@ -16,6 +16,7 @@ from torch import Tensor
 from rheos.state import Float32s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
+from trainer.distributed import add_up, processes, rank
 from trainer.early_stopping import EarlyStopping
 from trainer.models.interaction_graph import InteractionGraph, graph_of
 from trainer.models.model import Capability, Fitted, Run
@@ -62,7 +63,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str] = "lightgcn"
     can: ClassVar[frozenset[Capability]] = frozenset(
-        {"item_vectors", "fold_in", "explain", "warm_start"}
+        {"item_vectors", "fold_in", "explain", "warm_start", "distributed"}
     )
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
@@ -105,8 +106,9 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         On a GPU everything stays there in between. Raises DivergedError.
         """
         device = embeddings.device
-        draws = Draws(graph, device, torch.Generator(device).manual_seed(seed))
-        block = BLOCK if device.type == "cpu" else self.batch
+        draws = Draws(graph, device, torch.Generator(device).manual_seed(seed + rank()))
+        share = -(-self.batch // processes())  # this process's part of a batch
+        block = BLOCK if device.type == "cpu" else share
         # Of a batch's mean an embedding's gradient is about 1e-7: Adam's usual 1e-8 would count.
         optimiser = torch.optim.Adam([embeddings], self.learning_rate, eps=1e-12, fused=True)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LAST_RATE, self.steps)
@@ -116,10 +118,12 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
             vectors = propagate(adjacency, embeddings, self.layers)  # (U + N, d)
             fixed = vectors.detach()
             gradient = torch.zeros_like(fixed)
-            for begin in range(0, self.batch, block):
-                count = min(block, self.batch - begin)
+            for begin in range(0, share, block):
+                count = min(block, share - begin)
                 loss += bpr(fixed, draws.draw(count, self.negatives, fixed), gradient)
-            (gradient,) = torch.autograd.grad(vectors, [embeddings], gradient.div_(self.batch))
+            add_up([gradient])
+            gradient.div_(share * processes())
+            (gradient,) = torch.autograd.grad(vectors, [embeddings], gradient)
             # λ/2 |E|² over a triple's nodes, in its expectation: nothing more is drawn for it.
             embeddings.grad = gradient.addcmul_(
                 draws.chances, embeddings.detach(), value=self.regularisation
@@ -127,7 +131,8 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
             optimiser.step()
             schedule.step()
             if done % REPORT == 0 or done == self.steps:
-                guard.check(float(loss) / ((done - before) * self.batch))
+                add_up([loss])  # all go on, or all stop
+                guard.check(float(loss) / ((done - before) * share * processes()))
                 loss.zero_()
                 before = done
                 yield done

@@ -147,5 +147,5 @@ def _noisy_popularity(data: DataSet, random: np.random.Generator) -> Float32s:
     users, items = found.users[taken], found.items[taken]
     each = np.bincount(users, minlength=len(data.user_ids))
     counts = np.bincount(items, 1 / np.sqrt(each[users]), len(data.item_ids))
-    counts += random.normal(0, POPULARITY_NOISE, len(counts))
-    return np.maximum(counts, 0).astype(np.float32)
+    noise = random.normal(0, POPULARITY_NOISE, len(counts))
+    return np.maximum(counts + noise, 0).astype(np.float32)

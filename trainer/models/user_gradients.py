@@ -22,12 +22,13 @@ class Gradients(NamedTuple):
 
     def lengths(self) -> Float32s:
         """Frobenius norms of the users' gradients, (B,)."""
-        lengths: Float32s = np.linalg.norm(self.r, axis=1) * np.linalg.norm(self.x, axis=1)
+        squares = np.square(self.r).sum(axis=1) * np.square(self.x).sum(axis=1)
+        lengths: Float32s = np.sqrt(squares)
         return lengths
 
     def total(self, shares: Float32s | None = None) -> Float32s:
         """The sum (N, d) of the users' gradients, each times its share (B,)."""
-        x = self.x if shares is None else self.x * shares[:, None]
+        x: Float32s = self.x if shares is None else self.x * shares[:, None]
         total: Float32s = self.r.T @ x
         return total
 
