@@ -229,6 +229,9 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     min_events: Annotated[
         Positive, Meta(description="Interactions needed before the first fit.")
     ] = 1_000
+    max_interactions: Annotated[
+        int, Meta(ge=0, description="Newest interactions that a fit reads; 0: all archived.")
+    ] = 0
     gate_min_events: Annotated[
         Positive, Meta(description="Newer events needed to judge a model; fewer: wait.")
     ] = 500

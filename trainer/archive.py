@@ -49,6 +49,10 @@ _REMEDY = (
     "remove it and those after it in its partition, and their events are read from Kafka again"
 )
 _WRITING = ".writing-"
+_DICTIONARIES = ["user_id", "item_id", "type"]
+_BATCH_ROWS = 65_536
+_TRIES = 10
+"""Listings without progress after which a scan gives up: one is needed each time a merge wins."""
 _NAME = re.compile(r"^events-(\d{20})-(\d{20})\.parquet$")
 _PARTITION = re.compile(r"^partition=(\d+)$")
 
@@ -69,13 +73,11 @@ class Segment(NamedTuple):
     end: int
 
 
-class Archived(NamedTuple):
-    """``table`` has a row a record, by partition and offset; ``window`` tells each partition's
-    offsets [from, to) that were read for it.
-    """
+class Rows(NamedTuple):
+    """Some records of one partition, in offset order, as columns."""
 
-    table: pa.Table
-    window: dict[str, tuple[int, int]]
+    partition: int
+    columns: pa.RecordBatch
 
 
 class Archive:
@@ -147,25 +149,49 @@ class Archive:
             temporary.unlink(missing_ok=True)
             raise
 
-    def read(self, columns: Sequence[str]) -> Archived:
-        """All that is archived now, of the named columns and ``partition``.
+    def window(self) -> dict[str, tuple[int, int]]:
+        """Each partition's archived offsets [from, to)."""
+        found = {str(partition): self.segments(partition) for partition in self.partitions()}
+        return {name: (parts[0].start, parts[-1].end) for name, parts in found.items() if parts}
 
-        Raises ArchiveError for a file that is corrupt or does not hold what its name says.
+    def scan(
+        self,
+        columns: Sequence[str],
+        window: Mapping[str, tuple[int, int]],
+        *,
+        since_ms: int = 0,
+    ) -> Iterator[Rows]:
+        """The records of the offsets in ``window``, by partition and offset, some at a time.
+
+        The columns named and ``offset``; ids and types are dictionaries. What arrived before
+        ``since_ms`` may be left out: row groups that are wholly older are. Memory is bounded by a
+        row group's columns, whatever there is; other processes may commit and merge meanwhile.
+        Raises ArchiveError for a file that is corrupt, or does not hold what its name says, and
+        where offsets of the window are not there.
         """
-        tables = []
-        window = {}
-        for partition in self.partitions():
-            segments = self.segments(partition)
-            if segments:
-                window[str(partition)] = (segments[0].start, segments[-1].end)
-            for segment in segments:
-                table = _read(segment)
-                number = pa.array([partition], pa.int32()).take(
-                    pa.array([0] * len(table), pa.int32())
-                )
-                tables.append(table.select(columns).append_column("partition", number))
-        schema = pa.schema([*(SCHEMA.field(name) for name in columns), ("partition", pa.int32())])
-        return Archived(pa.concat_tables(tables) if tables else schema.empty_table(), window)
+        wanted = ["offset", *(name for name in columns if name != "offset")]
+        for name, (start, end) in window.items():
+            for batch in self._scan(int(name), wanted, start, end, since_ms):
+                yield Rows(int(name), batch)
+
+    def _scan(
+        self, partition: int, columns: Sequence[str], start: int, end: int, since_ms: int
+    ) -> Iterator[pa.RecordBatch]:
+        at, tries = start, 0
+        while at < end:
+            tries += 1
+            if tries > _TRIES:
+                raise ArchiveError(f"{self._partition_directory(partition)} has no offset {at}")
+            for segment in self.segments(partition):
+                if not segment.start <= at < min(segment.end, end):
+                    continue
+                try:
+                    file = _open(segment)
+                except FileNotFoundError:
+                    break  # a merge was quicker: the offsets stand in another file now
+                with file:
+                    yield from _batches(file, segment, columns, at, end, since_ms)
+                at, tries = segment.end, 0
 
     def compact(self) -> int:
         """Merges runs of small neighbouring files; returns how many files went.
@@ -245,18 +271,85 @@ def _write_durably(directory: Path, table: pa.Table) -> Path:
 
 
 def _read(segment: Segment) -> pa.Table:
-    """A file's rows, verified. Raises ArchiveError."""
+    """A file's rows, verified. Raises ArchiveError, FileNotFoundError."""
+    with _open(segment) as file:
+        batches = list(_batches(file, segment, SCHEMA.names, segment.start, segment.end, 0))
+    return pa.Table.from_batches(batches, _with_dictionaries(SCHEMA.names)).cast(SCHEMA)
+
+
+def _open(segment: Segment) -> pq.ParquetFile:
+    """Raises ArchiveError, FileNotFoundError."""
     try:
-        table = pq.ParquetFile(segment.path, page_checksum_verification=True).read()
+        file = pq.ParquetFile(
+            segment.path, page_checksum_verification=True, read_dictionary=_DICTIONARIES
+        )
+    except FileNotFoundError:
+        raise
+    except KeyError:  # one of the _DICTIONARIES is not in it
+        raise _foreign(segment) from None
     except (pa.ArrowException, OSError) as error:
-        raise ArchiveError(f"{segment.path} is corrupt ({error}); {_REMEDY}") from None
-    if not table.schema.equals(SCHEMA):
-        raise ArchiveError(f"{segment.path} has other columns than this version; {_REMEDY}")
-    offsets = table["offset"].to_numpy()
-    if len(offsets) and not (
-        segment.start <= offsets[0]
-        and offsets[-1] < segment.end
-        and (offsets[1:] > offsets[:-1]).all()
-    ):
-        raise ArchiveError(f"{segment.path} holds other offsets than its name says; {_REMEDY}")
-    return table
+        raise _corrupt(segment, error) from None
+    if not file.schema_arrow.equals(_with_dictionaries(SCHEMA.names)):
+        file.close()
+        raise _foreign(segment)
+    return file
+
+
+def _batches(
+    file: pq.ParquetFile,
+    segment: Segment,
+    columns: Sequence[str],
+    start: int,
+    end: int,
+    since_ms: int,
+) -> Iterator[pa.RecordBatch]:
+    """A file's rows of the offsets [start, end), verified. Raises ArchiveError."""
+    groups = [group for group in range(file.num_row_groups) if _newest(file, group) >= since_ms]
+    last = segment.start - 1
+    try:
+        for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=list(columns)):
+            offsets = batch.column("offset").to_numpy()
+            if not len(offsets):
+                continue
+            if (
+                offsets[0] <= last
+                or offsets[-1] >= segment.end
+                or (offsets[1:] <= offsets[:-1]).any()
+            ):
+                raise ArchiveError(
+                    f"{segment.path} holds other offsets than its name says; {_REMEDY}"
+                )
+            last = int(offsets[-1])
+            first, stop = offsets.searchsorted([start, end])
+            if first < stop:
+                yield batch.slice(first, stop - first).select(list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise _corrupt(segment, error) from None
+
+
+def _newest(file: pq.ParquetFile, group: int) -> int:
+    """The latest arrival in a row group by its statistics; far in the future without any."""
+    column = SCHEMA.get_field_index("append_time_ms")
+    statistics = file.metadata.row_group(group).column(column).statistics
+    if statistics is None or not statistics.has_min_max:
+        return 1 << 62
+    return int(statistics.max)
+
+
+def _corrupt(segment: Segment, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{segment.path} is corrupt ({error}); {_REMEDY}")
+
+
+def _foreign(segment: Segment) -> ArchiveError:
+    return ArchiveError(f"{segment.path} has other columns than this version; {_REMEDY}")
+
+
+def _with_dictionaries(columns: Sequence[str]) -> pa.Schema:
+    """SCHEMA's columns as a scan gives them."""
+    fields = [SCHEMA.field(name) for name in columns]
+    return pa.schema(
+        field.with_type(pa.dictionary(pa.int32(), pa.string()))
+        if field.name in _DICTIONARIES
+        else field
+        for field in fields
+    )

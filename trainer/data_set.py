@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from rheos.catalogue import Item, UserAttributes
 from rheos.events import Event, EventRules
@@ -20,6 +21,17 @@ _COLUMNS = (
     *("offset", "append_time_ms", "event_hash", "user_id", "item_id"),
     *("type", "time_ms", "value"),
 )
+_DTYPES = {
+    "users": np.int32,
+    "items": np.int32,
+    "event_hashes": np.uint64,
+    "weights": np.float32,
+    "times_ms": np.int64,
+    "append_times_ms": np.int64,
+    "partitions": np.int32,
+    "offsets": np.int64,
+}
+"""The columns of interactions on their way to a data set: 48 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -131,49 +143,86 @@ def of_interactions(
     """
     count = len(user_ids)
     draws = np.random.default_rng(0).integers(0, 1 << 63, count, np.int64).astype(np.uint64)
-    return _sorted(
-        pa.chunked_array([pa.array(user_ids, pa.string())]),
-        pa.chunked_array([pa.array(item_ids, pa.string())]),
-        draws,
-        np.ones(count, np.float32) if weights is None else np.asarray(weights, np.float32),
-        np.asarray(times_ms, np.int64),
-        np.asarray(times_ms, np.int64),
-        np.zeros(count, np.int32),
-        np.arange(count, dtype=np.int64),
-    )
+    users, items = _Numbers(), _Numbers()
+    columns: dict[str, npt.NDArray[Any]] = {
+        "users": users.of(list(user_ids)),
+        "items": items.of(list(item_ids)),
+        "event_hashes": draws,
+        "weights": np.ones(count, np.float32) if weights is None else np.array(weights, np.float32),
+        "times_ms": np.array(times_ms, np.int64),
+        "append_times_ms": np.array(times_ms, np.int64),
+        "partitions": np.zeros(count, np.int32),
+        "offsets": np.arange(count, dtype=np.int64),
+    }
+    return _sorted(users, items, columns)
 
 
-def load(archive: Archive, rules: EventRules) -> DataSet:
-    """The whole archive as a data set: cleaned, deduplicated, weighed.
+def load(archive: Archive, rules: EventRules, most: int = 0) -> DataSet:
+    """The archive as a data set: cleaned, deduplicated, weighed.
 
-    Events of a type that the settings no longer know are left out. Of a user's events with the
-    same hash the first to arrive counts, as in the stream. Raises ArchiveError.
+    Read batch by batch: memory is the data set's, not the archive's. Events of a type that the
+    settings no longer know are left out. Of a user's events with the same hash the first to arrive
+    counts, as in the stream. With ``most`` only the newest so many by arrival are read, and those
+    that arrived in the same millisecond as the oldest of them; the data set's window begins there.
+    Raises ArchiveError.
     """
-    table, window = archive.read(_COLUMNS)
-    weights, known = _weigh(table, rules)
-    data = _sorted(
-        table["user_id"].filter(pa.array(known)),
-        table["item_id"].filter(pa.array(known)),
-        table["event_hash"].to_numpy()[known],
-        weights[known],
-        table["time_ms"].to_numpy()[known],
-        table["append_time_ms"].to_numpy()[known],
-        table["partition"].to_numpy()[known],
-        table["offset"].to_numpy()[known],
-    )
+    window = archive.window()
+    since = _begin_of_newest(archive, window, most) if most else 0
+    users, items = _Numbers(), _Numbers()
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _DTYPES}
+    begins = {name: end for name, (_, end) in window.items()}
+    for partition, found in archive.scan(_COLUMNS, window, since_ms=since):
+        recent = found.filter(pa.compute.greater_equal(found.column("append_time_ms"), since))
+        if not len(recent):
+            continue
+        begins[str(partition)] = min(begins[str(partition)], recent.column("offset")[0].as_py())
+        weights, known = _weigh(recent, rules)
+        kept = recent.filter(pa.array(known))
+        for name, column in {
+            "users": users.of_column(kept.column("user_id")),
+            "items": items.of_column(kept.column("item_id")),
+            "event_hashes": kept.column("event_hash").to_numpy(),
+            "weights": weights[known],
+            "times_ms": kept.column("time_ms").to_numpy(),
+            "append_times_ms": kept.column("append_time_ms").to_numpy(),
+            "partitions": np.full(len(kept), partition, np.int32),
+            "offsets": kept.column("offset").to_numpy(),
+        }.items():
+            parts[name].append(column)
+    columns = {}
+    for name, dtype in _DTYPES.items():
+        # One after the other, and each batch's arrays freed at once: never two of everything.
+        columns[name] = np.concatenate([np.zeros(0, dtype), *parts.pop(name)])
+    if since:
+        window = {name: (begins[name], end) for name, (_, end) in window.items()}
+    data = _sorted(users, items, columns)
     return replace(data, topic_id=archive.topic_id, window=window)
 
 
-def _weigh(table: pa.Table, rules: EventRules) -> tuple[Float32s, Mask]:
+def _begin_of_newest(archive: Archive, window: Mapping[str, tuple[int, int]], most: int) -> int:
+    """When the oldest of the ``most`` newest records arrived; 0 where there are no more."""
+    parts: list[Int64s] = []
+    held = seen = 0
+    for _, found in archive.scan(["append_time_ms"], window):
+        parts.append(found.column("append_time_ms").to_numpy())
+        held += len(found)
+        seen += len(found)
+        if held > 2 * most:
+            parts = [np.partition(np.concatenate(parts), -most)[-most:]]
+            held = most
+    if seen <= most:
+        return 0
+    return int(np.partition(np.concatenate(parts), -most)[-most])
+
+
+def _weigh(found: pa.RecordBatch, rules: EventRules) -> tuple[Float32s, Mask]:
     """Each row's weight by ``EventRules.weight``, and whether its type is known."""
-    types = table["type"].combine_chunks().dictionary_encode()
+    types = found.column("type")
     names = types.dictionary.to_pylist()
-    codes = types.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    if not len(codes):
-        return np.zeros(0, np.float32), np.zeros(0, bool)
+    codes = types.indices.to_numpy().astype(np.int64)
     weights = np.array([rules.weights.get(name, 0.0) for name in names])[codes]
     known = np.array([name in rules.weights for name in names])[codes]
-    values = table["value"].to_numpy()
+    values = found.column("value").to_numpy(zero_copy_only=False)
     rated = known & np.array([name == "rating" for name in names])[codes]
     distinct, place = np.unique(values[rated], return_inverse=True)
     weights[rated] = np.array([rules.weight(_rating(value)) for value in distinct])[place]
@@ -184,33 +233,32 @@ def _rating(value: float) -> Event:
     return Event(user_id="", item_id="", type="rating", time_ms=0, value=value)
 
 
-def _sorted(
-    user_ids: pa.ChunkedArray,
-    item_ids: pa.ChunkedArray,
-    event_hashes: UInt64s,
-    weights: Float32s,
-    times_ms: Int64s,
-    append_times_ms: Int64s,
-    partitions: Int32s,
-    offsets: Int64s,
-) -> DataSet:
-    user_names, users = _numbered(user_ids)
-    item_names, items = _numbered(item_ids)
-    first = _first_arrivals(users, event_hashes, offsets)
-    order = first[np.lexsort((event_hashes[first], times_ms[first], users[first]))]
+def _sorted(users: "_Numbers", items: "_Numbers", columns: dict[str, npt.NDArray[Any]]) -> DataSet:
+    """The data set of ``columns`` (_DTYPES'), which are taken apart: each is freed after use."""
+    user_names, user_ranks = users.sorted()
+    item_names, item_ranks = items.sorted()
+    columns["users"] = user_ranks[columns["users"]]
+    columns["items"] = item_ranks[columns["items"]]
+    count = len(columns["users"])
+    first = _first_arrivals(columns["users"], columns["event_hashes"], columns["offsets"])
+    keys = (columns.pop("event_hashes")[first], columns["times_ms"][first], columns["users"][first])
+    order = first[np.lexsort(keys)]
+    del first, keys
+    for name in list(columns):
+        columns[name] = columns[name][order]
     data = DataSet(
         user_names,
         item_names,
-        users[order],
-        items[order],
-        weights[order],
-        times_ms[order],
-        append_times_ms[order],
-        partitions[order],
-        offsets[order],
+        columns["users"],
+        columns["items"],
+        columns["weights"],
+        columns["times_ms"],
+        columns["append_times_ms"],
+        columns["partitions"],
+        columns["offsets"],
     )
     # An item may stand in a repeated event only: then it has no row.
-    return data if len(order) == len(users) else data.where(np.ones(len(order), bool))
+    return data if len(order) == count else data.where(np.ones(len(order), bool))
 
 
 def _first_arrivals(users: Int32s, event_hashes: UInt64s, offsets: Int64s) -> Int64s:
@@ -226,14 +274,24 @@ def _first_arrivals(users: Int32s, event_hashes: UInt64s, offsets: Int64s) -> In
     return order[~repeats]
 
 
-def _numbered(ids: pa.ChunkedArray) -> tuple[list[str], Int32s]:
-    """The distinct ids, sorted, and each row's number in them."""
-    encoded = ids.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    names: list[str] = encoded.dictionary.to_pylist()
-    order = sorted(range(len(names)), key=names.__getitem__)
-    rank = np.empty(len(names), np.int32)
-    rank[order] = np.arange(len(names), dtype=np.int32)
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    return [names[number] for number in order], rank[codes]
+class _Numbers:
+    """Ids and their numbers, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def of(self, ids: Sequence[str]) -> Int32s:
+        numbers = self._numbers
+        return np.array([numbers.setdefault(found, len(numbers)) for found in ids], np.int32)
+
+    def of_column(self, ids: pa.DictionaryArray) -> Int32s:
+        """The numbers of a column's ids; each distinct one is looked up once."""
+        used, place = np.unique(ids.indices.to_numpy(), return_inverse=True)
+        return self.of(ids.dictionary.take(pa.array(used)).to_pylist())[place]
+
+    def sorted(self) -> tuple[list[str], Int32s]:
+        """The ids in their own order, and each number's place in it."""
+        names = sorted(self._numbers)
+        ranks = np.empty(len(names), np.int32)
+        ranks[[self._numbers[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+        return names, ranks

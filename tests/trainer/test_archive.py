@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rheos.durable import LEFTOVER_S
+from tests.trainer.archived import read
 from trainer import archive as archive_module
 from trainer.archive import (
     MANY_FILES,
@@ -37,7 +38,7 @@ def rows(*offsets: int) -> dict[str, Any]:
 
 
 def offsets(archive: Archive) -> list[tuple[int, int]]:
-    table, _ = archive.read(["offset"])
+    table, _ = read(archive, ["offset"])
     return list(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
 
 
@@ -52,7 +53,7 @@ def files(archive: Archive, partition: int = 0) -> list[Path]:
 
 def test_an_empty_archive_has_no_position_and_no_rows(archive: Archive) -> None:
     assert archive.position(0) is None
-    table, window = archive.read(["offset", "user_id"])
+    table, window = read(archive, ["offset", "user_id"])
     assert (len(table), window) == (0, {})
     assert archive.compact() == 0
 
@@ -62,7 +63,7 @@ def test_the_next_position_is_where_the_names_end(archive: Archive) -> None:
     archive.commit(0, 9, 12, rows())  # nothing but refused records
     archive.commit(1, 0, 1, rows(0))
     assert archive.position(0) == 12
-    assert archive.read(["offset"]).window == {"0": (5, 12), "1": (0, 1)}
+    assert read(archive, ["offset"]).window == {"0": (5, 12), "1": (0, 1)}
     assert offsets(archive) == [(0, 5), (0, 7), (1, 0)]
     assert files(archive)[0].name == f"events-{5:020d}-{9:020d}.parquet"
 
@@ -76,7 +77,7 @@ def test_columns_come_back_as_they_went_in(archive: Archive) -> None:
         "user_id": ["Zoë \x7e"],
     }
     archive.commit(0, 3, 4, columns)
-    table = archive.read(SCHEMA.names).table
+    table = read(archive, SCHEMA.names).table
     assert table.select(SCHEMA.names).to_pydict() == columns
 
 
@@ -150,7 +151,7 @@ def test_files_that_do_not_follow_on_each_other_are_named(
     stray.commit(0, start, end, rows(start))
     (found,) = files(stray)
     found.rename(files(archive)[0].with_name(found.name))
-    for use in (lambda: archive.position(0), lambda: archive.read(["offset"]), archive.compact):
+    for use in (lambda: archive.position(0), lambda: read(archive, ["offset"]), archive.compact):
         with pytest.raises(ArchiveError, match=rf"{found.name} {how} events-0.*read from Kafka"):
             use()
 
@@ -187,7 +188,7 @@ def test_a_damaged_file_is_named(archive: Archive, damage: Any) -> None:
     archive.commit(0, 0, 4, rows(0, 1, 2, 3))
     damage(files(archive)[0])
     with pytest.raises(ArchiveError, match=r"partition=0/events-.*read from Kafka again"):
-        archive.read(["offset"])
+        read(archive, ["offset"])
 
 
 def test_foreign_files_are_no_part_of_it(archive: Archive) -> None:
@@ -207,10 +208,10 @@ def small_files(archive: Archive, count: int) -> None:
 
 def test_many_small_files_become_one_with_the_same_rows(archive: Archive) -> None:
     small_files(archive, MANY_FILES + 3)
-    before = archive.read(["offset", "user_id"])
+    before = read(archive, ["offset", "user_id"])
     assert archive.compact() == MANY_FILES + 3
     assert len(files(archive)) == 1
-    assert archive.read(["offset", "user_id"]) == before
+    assert read(archive, ["offset", "user_id"]) == before
     assert archive.compact() == 0
     archive.commit(0, 2 * (MANY_FILES + 3), 99, rows(98))
     assert archive.position(0) == 99
@@ -226,16 +227,16 @@ def test_a_merge_cut_short_doubles_nothing(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_files(archive, MANY_FILES)
-    before = archive.read(["offset"])
+    before = read(archive, ["offset"])
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             archive.compact()
     assert len(files(archive)) == MANY_FILES + 1  # the merged one and all small ones
-    assert archive.read(["offset"]) == before
+    assert read(archive, ["offset"]) == before
     assert archive.position(0) == 2 * MANY_FILES
     assert archive.compact() == MANY_FILES
-    assert archive.read(["offset"]) == before
+    assert read(archive, ["offset"]) == before
 
 
 def test_what_a_crash_left_half_written_goes_with_time(archive: Archive) -> None:
@@ -280,3 +281,54 @@ def test_any_mixture_of_commits_crashes_and_merges_keeps_the_log(
         if dice.random() < 0.1:
             archive.compact()
     assert offsets(archive) == expected
+
+
+def scanned(archive: Archive, window: dict[str, tuple[int, int]], **more: Any) -> list[int]:
+    return [
+        offset
+        for found in archive.scan(["user_id"], window, **more)
+        for offset in found.columns.column("offset").to_pylist()
+    ]
+
+
+def test_a_scan_goes_on_where_another_process_merges_and_commits(archive: Archive) -> None:
+    small_files(archive, MANY_FILES)
+    window = archive.window()
+    found = archive.scan(["user_id"], window)
+    seen = [next(found).columns.column("offset").to_pylist() for _ in range(3)]
+    assert archive.compact() == MANY_FILES
+    archive.commit(0, 2 * MANY_FILES, 2 * MANY_FILES + 2, rows(2 * MANY_FILES))
+    seen += [part.columns.column("offset").to_pylist() for part in found]
+    assert [offset for part in seen for offset in part] == list(range(0, 2 * MANY_FILES, 2))
+
+
+def test_a_scan_keeps_to_its_window(archive: Archive) -> None:
+    archive.commit(0, 0, 10, rows(*range(10)))
+    archive.commit(0, 10, 20, rows(*range(10, 20)))
+    archive.commit(1, 0, 1, rows(0))
+    assert scanned(archive, {"0": (7, 13)}) == list(range(7, 13))
+    assert scanned(archive, {"0": (13, 13)}) == []
+
+
+def test_offsets_that_are_gone_are_named(archive: Archive) -> None:
+    archive.commit(0, 5, 10, rows(*range(5, 10)))
+    with pytest.raises(ArchiveError, match="partition=0 has no offset 3"):
+        scanned(archive, {"0": (3, 10)})
+    with pytest.raises(ArchiveError, match="partition=0 has no offset 10"):
+        scanned(archive, {"0": (5, 12)})
+
+
+def test_a_file_that_is_listed_but_never_there_ends_the_scan(archive: Archive) -> None:
+    archive.commit(0, 0, 1, rows(0))
+    (directory,) = archive.directory.glob("partition=0")
+    (directory / f"events-{1:020d}-{2:020d}.parquet").symlink_to(directory / "nowhere")
+    with pytest.raises(ArchiveError, match="partition=0 has no offset 1"):
+        read(archive, ["offset"])
+
+
+def test_what_is_older_than_asked_for_may_be_left_out(archive: Archive) -> None:
+    archive.commit(0, 0, 10, rows(*range(10)))
+    archive.commit(0, 10, 20, rows(*range(10, 20)))  # arrived from 1,010 on
+    window = archive.window()
+    assert scanned(archive, window, since_ms=1_010) == list(range(10, 20))
+    assert scanned(archive, window, since_ms=1_009) == list(range(20))

@@ -19,6 +19,7 @@ from rheos.events import Event
 from rheos.ids import partition_of
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings
+from tests.trainer.archived import read
 from tests.trainer.shop import producer, put, send, settings_for, taste
 from trainer import archive as archive_module
 from trainer import archiver as archiver_module
@@ -36,7 +37,7 @@ def settings(broker: KafkaProcess, prefix: str, tmp_path: Path) -> Settings:
 
 def archived(settings: Settings, archive: Archive) -> list[tuple[str, int]]:
     """What the archive holds as (user, time), sorted: our events differ in these."""
-    table = archive.read(["offset", "user_id", "time_ms"]).table
+    table = read(archive, ["offset", "user_id", "time_ms"]).table
     places = zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)
     assert len(set(places)) == len(table)
     return sorted(zip(table["user_id"].to_pylist(), table["time_ms"].to_pylist(), strict=True))
@@ -58,8 +59,8 @@ def test_everything_is_archived_once_and_the_second_run_goes_on(settings: Settin
     send(settings, first)
     archive = catch_up(settings)
     assert archived(settings, archive) == expected(first)
-    before = archive.read(["offset"]).window
-    assert catch_up(settings).read(["offset"]).window == before
+    before = read(archive, ["offset"]).window
+    assert read(catch_up(settings), ["offset"]).window == before
     send(settings, second)
     assert archived(settings, catch_up(settings)) == expected(first + second)
 
@@ -87,7 +88,7 @@ def test_all_of_an_event_is_kept(settings: Settings) -> None:
         context={"page": "home", "n": 1.0},
     )
     send(settings, [event])
-    row = catch_up(settings).read(archive_module.SCHEMA.names).table.to_pylist()[0]
+    row = read(catch_up(settings), archive_module.SCHEMA.names).table.to_pylist()[0]
     assert row["append_time_ms"] > 1_700_000_000_000
     assert msgspec.json.decode(row["context"]) == event.context
     for name in ("user_id", "item_id", "type", "time_ms", "event_id", "value", "session_id"):
@@ -374,10 +375,10 @@ def test_events_that_retention_deleted_first_are_told_and_passed(
     position = archive.position(0)
     assert position is not None
     admin.delete_records({place: position + 5})
-    table = catch_up(settings).read(["offset"]).table
+    table = read(catch_up(settings), ["offset"]).table
     assert "were deleted by retention" in caplog.text
     assert len(table) == 130 - 5
-    assert catch_up(settings).read(["offset"]).table == table
+    assert read(catch_up(settings), ["offset"]).table == table
 
 
 def test_another_process_may_pass_what_retention_deleted_at_the_same_time(
@@ -397,7 +398,7 @@ def test_another_process_may_pass_what_retention_deleted_at_the_same_time(
         real(self, *arguments)
 
     monkeypatch.setattr(Archive, "commit", beaten)
-    assert len(catch_up(settings).read(["offset"]).table) == 130 - 5
+    assert len(read(catch_up(settings), ["offset"]).table) == 130 - 5
 
 
 def test_a_missing_topic_is_named(settings: Settings) -> None:

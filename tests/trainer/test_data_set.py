@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rheos.events import Event, EventRules, event_hash
 from rheos.settings import from_tree
+from trainer import archive as archive_module
 from trainer.archive import SCHEMA, Archive
 from trainer.data_set import DataSet, load, of_interactions, pairs
 
@@ -103,6 +104,49 @@ def test_it_knows_where_it_comes_from(tmp_path: Path) -> None:
     assert data.window == {"0": (0, 1), "1": (0, 1)}
     assert data.offsets.tolist() == [0, 0]
     assert sorted(data.partitions.tolist()) == [0, 1]
+
+
+def test_only_the_newest_by_arrival_are_read_if_so_many_are_asked_for(tmp_path: Path) -> None:
+    events = [event(f"u{number % 7}", f"i{number % 5}", 1000 - number) for number in range(60)]
+    archive = archive_of(tmp_path, events)  # the later an event arrives, the earlier it happened
+    whole = load(archive, RULES)
+    data = load(archive, RULES, most=20)
+    assert len(data) == 20
+    assert sorted(data.times_ms.tolist()) == sorted(found.time_ms for found in events[40:])
+    assert data.item_ids == sorted({found.item_id for found in events[40:]})
+    for partition in (0, 1):
+        begin, end = data.window[str(partition)]
+        mine = data.offsets[data.partitions == partition]
+        assert (begin, end) == (mine.min(), whole.window[str(partition)][1])
+    assert load(archive, RULES, most=60).window == whole.window
+
+
+def test_the_newest_are_found_in_any_number_of_files_and_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_module, "_BATCH_ROWS", 3)
+    events = [event(f"u{number % 7}", f"i{number % 5}", number) for number in range(60)]
+    data = load(archive_of(tmp_path, events), RULES, most=11)
+    assert sorted(data.times_ms.tolist()) == list(range(49, 60))
+    assert told(load(archive_of(tmp_path / "again", events), RULES)) == slowly(events, RULES)
+
+
+def test_those_that_arrived_together_with_the_oldest_stay_together(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, "topic")
+    columns = {name: [None] * 9 for name in SCHEMA.names}
+    columns |= {
+        "offset": list(range(9)),
+        "append_time_ms": [1, 1, 2, 2, 2, 2, 3, 3, 3],
+        "event_hash": list(range(9)),
+        "user_id": ["a"] * 9,
+        "item_id": [f"i{number}" for number in range(9)],
+        "type": ["click"] * 9,
+        "time_ms": list(range(9)),
+        "value": [0.0] * 9,
+    }
+    archive.commit(0, 0, 9, columns)
+    assert load(archive, RULES, most=4).times_ms.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert load(archive, RULES, most=3).times_ms.tolist() == [6, 7, 8]
 
 
 def test_of_equal_events_the_first_to_arrive_counts(tmp_path: Path) -> None:

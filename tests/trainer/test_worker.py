@@ -18,6 +18,7 @@ from rheos.announcements import ruling
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings
 from tests.broker import free_ports
+from tests.trainer.archived import read
 from tests.trainer.shop import send, settings_for, taste
 from trainer.archive import Archive
 
@@ -122,7 +123,7 @@ def serving(settings: Settings) -> str:
 
 def archived(settings: Settings) -> int:
     (directory,) = settings.archive_dir.iterdir()
-    return len(Archive(settings.archive_dir, directory.name).read(["offset"]).table)
+    return len(read(Archive(settings.archive_dir, directory.name), ["offset"]).table)
 
 
 def test_it_fits_when_there_is_enough_and_again_when_there_is_more(
