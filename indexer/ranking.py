@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rheos.blend import SHORTLIST, Blend
 from rheos.state import Float64s, Int64s
+from rheos.z_scores import z_scores
 
 VECTOR, NEXT, TREND, NEW = "vector", "next", "trend", "new"
 ITEM_WEIGHTS, HISTORY = "item_weights", "history"
@@ -89,21 +90,6 @@ def allowed(
         mask[known:] = False
     mask[excluded[(excluded >= 0) & (excluded < count)]] = False
     return mask
-
-
-def z_scores(scores: Float64s) -> Float64s:
-    """(s - mean) / standard deviation over those that are numbers; 0 for the others and for
-    scores that are all alike."""
-    known = ~np.isnan(scores)
-    if not known.all():
-        out = np.zeros(len(scores))
-        out[known] = z_scores(scores[known])
-        return out
-    if not len(scores):
-        return scores
-    centred = scores - scores.mean()
-    spread = float(np.sqrt(centred @ centred / len(scores)))
-    return centred / spread if spread > 0 else np.zeros(len(scores))
 
 
 def features(layers: Sequence[Layer], facts: Facts, wanted: Sequence[str]) -> dict[str, Float64s]:

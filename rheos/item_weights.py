@@ -78,6 +78,14 @@ class ItemWeights:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def beside(self) -> bool:
+        """Whether another model learned them than the one whose vectors they stand beside.
+
+        That model is then named ``by`` in the parameters. Else the vectors only approximate them.
+        """
+        return "by" in self.parameters
+
     @classmethod
     def load(cls, parameters: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
         return cls(

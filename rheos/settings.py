@@ -216,6 +216,14 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         dict[str, float | int | str | bool],
         Meta(description="The model's own parameters; see docs/models.md."),
     ] = field(default_factory=dict)
+    item_weights: Annotated[
+        Literal["none", "ease"],
+        Meta(description="Model whose item weights join the vectors of one that has none."),
+    ] = "none"
+    item_weights_parameters: Annotated[
+        dict[str, float | int | str | bool],
+        Meta(description="That model's own parameters."),
+    ] = field(default_factory=dict)
     blend: Annotated[
         Literal["none", "linear", "trees"],
         Meta(description="What is learned to order candidates; none: weights of [retrieval]."),

@@ -29,10 +29,10 @@ from trainer.archiver import Archiver
 from trainer.blending.learning import attach, learn_for
 from trainer.catalogue import READERS, with_catalogue
 from trainer.data_set import DataSet, load
-from trainer.fitting import FitError, make
+from trainer.fitting import FitError, make, with_item_weights
 from trainer.fitting import fit as fit_alone
 from trainer.gate import Verdict
-from trainer.models import model_of_settings
+from trainer.models import item_weigher_of_settings, model_of_settings
 from trainer.models.model import Fitted, Model, Progress, Run, silent
 from trainer.publish import Decisions, ServingChangedError, publish
 from trainer.warm_start import WarmStarts
@@ -81,6 +81,7 @@ def train_once(settings: Settings, progress: Progress = silent, fit: Fit = fit_a
     Raises what ``run_cycle`` raises, and KafkaError.
     """
     model_of_settings(settings)  # a wrong name or parameter shows before the long work
+    item_weigher_of_settings(settings)
     with Archiver(settings) as archiver:
         archiver.catch_up(lambda done, total: progress("archive", done, total))
     return run_cycle(settings, archiver.archive, progress, fit)
@@ -135,6 +136,7 @@ def _learn(
     fit: Fit,
 ) -> Outcome:
     trainer = settings.trainer
+    weigher = item_weigher_of_settings(settings)
     if len(data) < trainer.min_events:
         text = f"{len(data)} interactions, {trainer.min_events} are needed (trainer.min_events)"
         return Outcome(kind="waiting", reason=text)
@@ -158,6 +160,7 @@ def _learn(
 
     earlier = data.where(trial.train)
     fitted = fit(model, earlier, run("fit"))  # 3
+    fitted = with_item_weights(fitted, weigher, earlier, run("item weights"))
     with _candidates(Path(settings.data_dir)) as candidates:
         name = candidates.put(*make(number, model, fitted, earlier, {}))
         candidate = Generation(candidates.get(name))
@@ -178,6 +181,7 @@ def _learn(
     if learned.reason:
         log.info("%s", learned.reason)
     fitted = fit(model, data, run("refit"))  # 6
+    fitted = with_item_weights(fitted, weigher, data, run("item weights"))
     began_with = serving.name if serving is not None and start is not None else ""
     made = make(number, model, fitted, data, metrics, start=began_with)
     if learned.blend is not None:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from rheos.item_weights import ItemWeights
 from rheos.snapshot import Manifest, software_versions
 from rheos.state import Float32s
 from trainer.data_set import DataSet
 from trainer.early_stopping import DivergedError
-from trainer.models.model import Fitted, Model, Run
+from trainer.models.model import Fitted, ItemWeigher, Model, Run
 
 
 class FitError(RuntimeError):
@@ -47,6 +48,27 @@ def fit(model: Model, data: DataSet, run: Run) -> Fitted:
         if not np.isfinite(tensor).all():
             raise FitError(f"{model.name}: {name} has NaN or infinite numbers")
     return fitted
+
+
+def with_item_weights(
+    fitted: Fitted, weigher: ItemWeigher | None, data: DataSet, run: Run
+) -> Fitted:
+    """The same with the item weights that ``weigher`` finds in ``data``.
+
+    A model that has weights of its own keeps them, and one that guards its users' privacy gets
+    none: they would tell what it hides. Raises FitError.
+    """
+    if weigher is None or fitted.item_weights is not None or fitted.privacy is not None:
+        return fitted
+    if fitted.item_ids != data.item_ids:
+        raise FitError(f"{weigher.name}: item weights for other items than the vectors'")
+    try:
+        weights = weigher.item_weights(data, run)
+    except Exception as error:
+        raise FitError(f"{weigher.name}: {type(error).__name__}: {error}") from error
+    by = {"by": weigher.name, "with": msgspec.to_builtins(weigher)}
+    told = ItemWeights(weights.starts, weights.targets, weights.weights, weights.parameters | by)
+    return fitted._replace(item_weights=told)
 
 
 def make(

@@ -136,9 +136,12 @@ def values(generation: Generation, data: DataSet, queries: Int64s, settings: Set
     An item that the generation does not know, or that retrieval leaves behind, is a miss.
     """
     asked = cases(data, queries, settings)
-    depth = settings.retrieval.vector_depth
+    retrieval = settings.retrieval
     try:
-        return served.judge(generation, asked, K, depth=depth).values(K)
+        judged = served.judge(
+            generation, asked, K, depth=retrieval.vector_depth, retrieval=retrieval
+        )
+        return judged.values(K)
     except served.NotFiniteError:
         return np.full((len(asked), len(MEASURES)), np.nan)
 

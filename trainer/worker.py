@@ -23,7 +23,7 @@ from rheos.supervisor.tether import tethered
 from trainer.archive import ArchiveError
 from trainer.archiver import Archiver
 from trainer.cycle import Order, Outcome
-from trainer.models import model_of_settings
+from trainer.models import item_weigher_of_settings, model_of_settings
 from trainer.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def run(settings: Settings) -> int:
     # kafka-python warns of each slow turn of its event loop, which a busy machine makes common.
     logging.getLogger("kafka").setLevel(logging.ERROR)
     model_of_settings(settings)
+    item_weigher_of_settings(settings)
     stop = threading.Event()
 
     def on_signal(*_: object) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.ranking import NEXT, TREND, VECTOR, Layer, Ranked, allowed, fuse, union, z_scores
+from indexer.ranking import NEXT, TREND, VECTOR, Layer, Ranked, allowed, fuse, union
+from rheos.z_scores import z_scores
 
 NAN = float("nan")
 

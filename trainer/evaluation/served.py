@@ -1,8 +1,9 @@
 """Full-ranking accuracy of a generation, through the path that serves it.
 
 Encoder on the history, inner product with all item vectors, then the ranker, if there is one, on
-what retrieval reached; where a generation carries item weights, these are what it says. What the
-user had is left out.
+what retrieval reached. Item weights of the model's own are what a generation says, in place of its
+vectors; those of another model join the vectors, as in the live path without its live layers. What
+the user had is left out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,11 +13,15 @@ import numpy as np
 
 from rheos.catalogue import UserAttributes
 from rheos.generation import Generation
+from rheos.settings import RetrievalSettings
 from rheos.state import Float32s, Float64s, History, Int64s
+from rheos.z_scores import z_scores
 from trainer.evaluation import metrics
 from trainer.evaluation.metrics import Accuracy
 
 _AT_ONCE = 256  # (256, items) float32 scores: 100 MB for 100,000 items
+
+_RETRIEVAL = RetrievalSettings()
 
 _MISSED = (metrics.NO_CANDIDATE, 0)
 
@@ -53,15 +58,18 @@ def accuracy(
     k: int,
     *,
     depth: int,
+    retrieval: RetrievalSettings = _RETRIEVAL,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
     """Mean accuracy at ``k`` over the cases; NaN everywhere if any score is not finite.
 
-    ``depth`` candidates are retrieved for the ranker. A target that the generation does not know,
+    ``depth`` candidates are retrieved for the ranker; ``retrieval`` has the weights of vectors and
+    of another model's item weights. A target that the generation does not know,
     that retrieval leaves behind, or that stands in the history itself is a miss.
     """
     try:
-        return metrics.mean(judge(generation, cases, k, depth=depth, progress=progress).values(k))
+        judged = judge(generation, cases, k, depth=depth, retrieval=retrieval, progress=progress)
+        return metrics.mean(judged.values(k))
     except NotFiniteError:
         return metrics.undefined(len(cases))
 
@@ -72,6 +80,7 @@ def judge(
     k: int,
     *,
     depth: int,
+    retrieval: RetrievalSettings = _RETRIEVAL,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Judged:
     """How each case came out, as in ``accuracy``, and the list of ``k`` that it would be shown.
@@ -83,6 +92,7 @@ def judge(
         [case.history for case in cases],
         [case.attributes for case in cases],
         depth=depth,
+        retrieval=retrieval,
     )
     return judge_scores(found, generation.row_of, cases, k, progress)
 
@@ -113,6 +123,7 @@ def scores(
     attributes: Sequence[UserAttributes | None],
     *,
     depth: int,
+    retrieval: RetrievalSettings = _RETRIEVAL,
     unknown: Float32s | None = None,
 ) -> Iterator[Float32s]:
     """Final scores (N,) of all items, for one user after the other.
@@ -131,11 +142,15 @@ def scores(
             knows = bool(user.any())
             if not knows and unknown is not None:
                 own[:] = unknown
-            elif generation.item_weights is not None:
+            elif generation.item_weights is not None and not generation.item_weights.beside:
                 own[:] = _by_item_weights(generation, history)
             own[_rows(generation, history.item_ids)] = -np.inf
-            ranks = generation.ranker is not None and (knows or unknown is None)
-            yield _ranked(generation, user, own, depth) if ranks else own
+            if not knows and unknown is not None:
+                yield own
+            elif generation.item_weights is not None and generation.item_weights.beside:
+                yield _fused(generation, history, user, own, depth, retrieval)
+            else:
+                yield own if generation.ranker is None else _ranked(generation, user, own, depth)
 
 
 def pair_scores(generation: Generation, history: History, user: Float32s, rows: Int64s) -> Float32s:
@@ -145,13 +160,36 @@ def pair_scores(generation: Generation, history: History, user: Float32s, rows: 
     """
     if generation.ranker is not None:
         found = generation.ranker.score(user, rows)
-    elif generation.item_weights is not None:
+    elif generation.item_weights is not None and not generation.item_weights.beside:
         found = _by_item_weights(generation, history)[rows]
     else:
         found = generation.item_vectors[rows] @ user[: generation.dimensions]
     if not np.isfinite(found).all():
         raise NotFiniteError(f"{generation.name}: a score is not finite")
     return found
+
+
+def _fused(
+    generation: Generation,
+    history: History,
+    user: Float32s,
+    found: Float32s,
+    depth: int,
+    retrieval: RetrievalSettings,
+) -> Float32s:
+    """Weighed z-scores (N,) of vectors (or ranker) and item weights; -inf but for what either
+    retrieves: ``depth`` by ``found``, ``item_weights_depth`` by weights above 0."""
+    together = _by_item_weights(generation, history)
+    pointed = np.where((together > 0) & (found > -np.inf), together, -np.inf)
+    rows = np.union1d(best(found, depth), best(pointed, retrieval.item_weights_depth))
+    final = np.full(len(found), -np.inf, np.float32)
+    vectors = found[rows] if generation.ranker is None else generation.ranker.score(user, rows)
+    if not np.isfinite(vectors).all():
+        raise NotFiniteError(f"{generation.name}: a score of the ranker is not finite")
+    final[rows] = retrieval.vector_weight * z_scores(
+        vectors.astype(np.float64)
+    ) + retrieval.item_weights_weight * z_scores(together[rows].astype(np.float64))
+    return final
 
 
 def _by_item_weights(generation: Generation, history: History) -> Float32s:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from rheos.settings import Settings, SettingsError
-from trainer.models.model import Model
+from trainer.models.model import ItemWeigher, Model
 
 MODELS = {
     "als": "trainer.models.als:Als",
@@ -45,8 +45,13 @@ def model_class(name: str) -> type[Model]:
         raise SettingsError(f"setting trainer.model = {name!r}: {error}") from None
 
 
-def model_of(name: str, parameters: Mapping[str, Any]) -> Model:
-    """A model with its parameters. Raises SettingsError, whose text names the parameter."""
+def model_of(
+    name: str, parameters: Mapping[str, Any], setting: str = "trainer.parameters"
+) -> Model:
+    """A model with its parameters. Raises SettingsError, whose text names the parameter.
+
+    ``setting`` is where the parameters come from.
+    """
     try:
         return msgspec.convert(dict(parameters), model_class(name))
     except msgspec.ValidationError as error:
@@ -54,10 +59,24 @@ def model_of(name: str, parameters: Mapping[str, Any]) -> Model:
         key = path.rstrip("`").removeprefix(".")
         shown = f".{key} = {parameters.get(key)!r}" if key else ""
         raise SettingsError(
-            f"setting trainer.parameters{shown}: {text}; see docs/models.md for those of {name}"
+            f"setting {setting}{shown}: {text}; see docs/models.md for those of {name}"
         ) from None
 
 
 def model_of_settings(settings: Settings) -> Model:
     """The model that ``trainer.model`` and ``trainer.parameters`` name. Raises SettingsError."""
     return model_of(settings.trainer.model, settings.trainer.parameters)
+
+
+def item_weigher_of_settings(settings: Settings) -> ItemWeigher | None:
+    """The model whose item weights join the others' vectors, by ``trainer.item_weights``.
+
+    None where that is ``none``. Raises SettingsError.
+    """
+    trainer = settings.trainer
+    if trainer.item_weights == "none":
+        return None
+    setting = "trainer.item_weights_parameters"
+    return cast(
+        ItemWeigher, model_of(trainer.item_weights, trainer.item_weights_parameters, setting)
+    )

@@ -124,3 +124,12 @@ class Model(Protocol):
 
         Raises ValueError when there is nothing to learn from.
         """
+
+
+class ItemWeigher(Protocol):
+    """A model whose item weights may join another model's vectors in one generation."""
+
+    name: ClassVar[str]
+
+    def item_weights(self, data: DataSet, run: Run) -> ItemWeights:
+        """The weights between the items of ``data``, a row each. Raises as ``Model.fit``."""

@@ -7,6 +7,7 @@ import pytest
 
 from rheos.generation import RANKERS, Generation
 from rheos.item_weights import ItemWeights
+from rheos.settings import RetrievalSettings
 from rheos.snapshot import Manifest, Snapshot
 from rheos.state import History
 from trainer.evaluation import metrics, served
@@ -146,6 +147,47 @@ def test_where_a_generation_carries_item_weights_they_are_what_it_says(make_gene
     assert judged.better.tolist() == [1, 0]
     assert judged.tied.tolist() == [0, 0]
     assert judged.lists[0].tolist() == [7, 3]
+
+
+def slow_fused(generation, one, depth, retrieval):
+    """Scores of what vectors (or ranker) and item weights find, as their z-scores add up."""
+    (user,) = generation.encoder.encode([one.history])
+    left = [i for i in generation.item_ids if i not in one.history.item_ids]
+    by_vector = {i: float(generation.item_vectors[generation.row_of[i]] @ user) for i in left}
+    share = generation.item_weights.read(one.history, generation.row_of)
+    sums = generation.item_weights.scores(share).of(np.arange(20))
+    by_weights = {i: float(sums[generation.row_of[i]]) for i in left}
+    near = sorted(left, key=lambda i: -by_vector[i])[:depth]
+    pointed = sorted(left, key=lambda i: -by_weights[i])[: retrieval.item_weights_depth]
+    found = sorted({*near, *(i for i in pointed if by_weights[i] > 0)})
+    if generation.ranker is not None:
+        by_vector = {i: float(generation.row_of[i]) for i in found}
+    layers = [np.array([scores[i] for i in found]) for scores in (by_vector, by_weights)]
+    first, second = ((layer - layer.mean()) / (layer.std() or 1.0) for layer in layers)
+    totals = retrieval.vector_weight * first + retrieval.item_weights_weight * second
+    return dict(zip(found, totals, strict=True))
+
+
+@pytest.mark.parametrize("ranker", [None, {"kind": "backwards"}])
+def test_item_weights_of_another_model_join_the_vectors_as_retrieval_weighs_them(
+    make_generation, ranker
+):
+    generation = make_generation(ranker)
+    random = np.random.default_rng(5)
+    parameters = {"session_gap_s": 1800, "half_steps": 4.0, "before": 1.0, "last": 10}
+    generation.item_weights = ItemWeights(
+        5 * np.arange(21),
+        np.concatenate([np.sort(random.permutation(20)[:5]) for _ in range(20)]),
+        random.standard_normal(100).astype(np.float32),
+        parameters | {"by": "ease"},
+    )
+    retrieval = RetrievalSettings(item_weights_depth=4, vector_weight=0.7, item_weights_weight=0.3)
+    cases = list(drawn_cases(20))
+    judged = served.judge(generation, cases, 3, depth=DEPTH, retrieval=retrieval)
+    for one, rows in zip(cases, judged.lists, strict=True):
+        expected = slow_fused(generation, one, DEPTH, retrieval)
+        best = sorted(expected, key=lambda item: -expected[item])[:3]
+        assert [generation.item_ids[row] for row in rows] == best
 
 
 def test_an_unknown_user_is_shown_what_the_caller_says(make_generation):
