@@ -41,7 +41,8 @@ class Blurring:
     def scores(self, histories: sparse.csr_array) -> Float32s:
         """S of histories (B, N), the weights of a user's items: (B, N)."""
         columns: Float32s = histories.T.toarray().astype(np.float32)
-        return self.times_transposed(columns).T
+        scores: Float32s = self.times_transposed(columns).T
+        return scores
 
     def times_transposed(self, x: Float32s) -> Float32s:
         """Sᵀ x for x (N, c)."""

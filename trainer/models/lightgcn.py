@@ -13,7 +13,7 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
-from rheos.state import Float32s
+from rheos.state import Float32s, Int32s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
 from trainer.distributed import add_up, processes, rank
@@ -22,6 +22,7 @@ from trainer.models.interaction_graph import InteractionGraph, graph_of
 from trainer.models.model import Capability, Fitted, Run
 from trainer.models.propagation import Adjacency, adjacency_on, layers, propagate
 from trainer.models.triples import Draws, bpr
+from trainer.validation import HeldOut, hold_out
 
 BLOCK = 8192
 """On a CPU so many triples at once: their three (8192, 64) float32 matrices stay in the cache."""
@@ -29,6 +30,8 @@ LAST_RATE = 0.05
 """The learning rate falls to this share: large steps early, small ones at the end."""
 REPORT = 50
 """Steps from one report of progress to the next; on a GPU only there the host waits."""
+HELD_OUT, MOST_HELD_OUT = 10, 2000
+"""Early stopping: one user in so many is held out, and so many of them at most."""
 RIDGE = 1e-4
 """Of the encoder's regression, as a share of the mean diagonal."""
 
@@ -54,6 +57,10 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
     regularisation: Annotated[
         float, Meta(ge=0, description="λ, on the embeddings before any propagation.")
     ] = 1e-4
+    patience: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="Early stopping: reports without a gain; 0: none."),
+    ] = 0
     half_steps: Annotated[
         float, Meta(gt=0, description="Encoder: items after which a history's weight halves.")
     ] = 8.0
@@ -74,14 +81,29 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
 
         ``watch`` copies what it wants to keep.
         """
-        device, graph = device_of(run.device), graph_of(data)
+        device, users = device_of(run.device), len(data.user_ids)
+        held: HeldOut | None = None
+        if self.patience:
+            random = np.random.default_rng(run.seed)
+            held = hold_out(data, min(MOST_HELD_OUT, users // HELD_OUT), random)
+        graph = graph_of(data if held is None else held.train)
+        stopping = EarlyStopping(max(1, self.patience))
         with torch_threads(run.threads), ThreadPoolExecutor(max(1, run.threads)) as pool:
             adjacency = adjacency_on(device, graph.normalised(), pool, run.threads)
             embeddings = torch.nn.Parameter(torch.from_numpy(self._start(data, run)).to(device))
+            best: Tensor = embeddings
             for done in self._train(embeddings, adjacency, graph, run.seed):
                 run.progress("fit", done, self.steps)
                 watch(done, embeddings.detach())
-            made = [part.cpu().numpy() for part in layers(adjacency, embeddings, self.layers)]
+                if held is None or not len(held.users):
+                    continue
+                vectors = propagate(adjacency, embeddings, self.layers).detach().cpu().numpy()
+                if stopping.improved(done, held.ndcg(_scores(vectors, users))):
+                    best = embeddings.detach().clone()
+                if stopping.is_over:
+                    break
+            run.progress("fit", self.steps, self.steps)
+            made = [part.cpu().numpy() for part in layers(adjacency, best, self.layers)]
         return self._fitted(data, graph, made)
 
     def _start(self, data: DataSet, run: Run) -> Float32s:
@@ -150,6 +172,16 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
             vectors[:users],
             keep={"user.embeddings": made[0][:users], "item.embeddings": made[0][users:]},
         )
+
+
+def _scores(vectors: Float32s, users: int) -> Callable[[Int32s], Float32s]:
+    """What the propagated vectors (U + N, d) give user rows (B,): (B, N)."""
+
+    def score(rows: Int32s) -> Float32s:
+        scores: Float32s = vectors[rows] @ vectors[users:].T
+        return scores
+
+    return score
 
 
 def _encoder(

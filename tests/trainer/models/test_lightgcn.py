@@ -112,3 +112,21 @@ def test_it_can_be_watched() -> None:
     model.watched(data, Run(), lambda done, e: told.append((done, tuple(e.shape))))
     shape = (21, ITEMS)
     assert told == [(done, (sum(shape), 4)) for done in (50, 100, 120)]
+
+
+def test_early_stopping_keeps_the_best_and_ends_at_the_total() -> None:
+    taken, _ = tastes()
+    data = data_of(taken, np.arange(USERS))
+    model = LightGCN(factors=16, steps=5000, batch=256, negatives=1, learning_rate=0.05, patience=2)
+    told: list[int] = []
+    seen: dict[int, np.ndarray] = {}
+    fitted = model.watched(
+        data,
+        Run(progress=lambda stage, done, total: told.append(done)),
+        lambda done, embeddings: seen.update({done: embeddings.numpy().copy()}),
+    )
+    assert told[-1] == 5000
+    last = max(seen)
+    assert last < 2500
+    kept = np.concatenate([fitted.keep["user.embeddings"], fitted.keep["item.embeddings"]])
+    np.testing.assert_array_equal(kept, seen[last - 2 * 50])
