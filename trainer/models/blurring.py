@@ -36,7 +36,8 @@ class Blurring:
             lambda x: self._edges @ x, lambda x: self._back @ x, graph.item_count, rank, seed
         )
         self._v = found.right  # (N, r)
-        self._root = np.sqrt(np.maximum(graph.item_degrees(), 1)).astype(np.float32)[:, None]
+        degrees = np.maximum(graph.item_degrees(), 1)
+        self._root: Float32s = np.sqrt(degrees).astype(np.float32)[:, None]  # D^(1/2), (N, 1)
 
     def scores(self, histories: sparse.csr_array) -> Float32s:
         """S of histories (B, N), the weights of a user's items: (B, N)."""
@@ -57,7 +58,8 @@ class Blurring:
 
     def _blurred(self, x: Float32s) -> Float32s:
         """P x."""
-        return np.asarray(self._back @ (self._edges @ x))
+        product: Float32s = self._back @ (self._edges @ x)
+        return product
 
     def _sharpened(self, x: Float32s) -> Float32s:
         """q(P) x."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from rheos.state import Int32s
+from rheos.state import Float64s, Int32s, Int64s
 from trainer.data_set import DataSet, pairs
 
 
@@ -17,11 +17,11 @@ class InteractionGraph(NamedTuple):
     user_count: int
     item_count: int
 
-    def user_degrees(self) -> np.ndarray:
+    def user_degrees(self) -> Int64s:
         """(U,)"""
         return np.bincount(self.users, minlength=self.user_count)
 
-    def item_degrees(self) -> np.ndarray:
+    def item_degrees(self) -> Int64s:
         """(N,)"""
         return np.bincount(self.items, minlength=self.item_count)
 
@@ -37,7 +37,7 @@ class InteractionGraph(NamedTuple):
         """The mean over each user's items, (U, N)."""
         return self._matrix(1.0 / self.user_degrees()[self.users])
 
-    def _matrix(self, values: np.ndarray) -> sparse.csr_array:
+    def _matrix(self, values: Float64s) -> sparse.csr_array:
         shape = (self.user_count, self.item_count)
         where = (self.users.astype(np.int32), self.items.astype(np.int32))
         return sparse.coo_array((values.astype(np.float32), where), shape).tocsr()
