@@ -144,6 +144,30 @@ GATE_NDCG = Gauge(
     ["which"],
     registry=REGISTRY,
 )
+LIVE_ANSWERS = Gauge(
+    "rheos_live_answers",
+    "Answers whose time for a click is over (serving, predecessor).",
+    ["which"],
+    registry=REGISTRY,
+)
+LIVE_CLICK_SHARE = Gauge(
+    "rheos_live_click_share",
+    "Share of these answers that were clicked (serving, predecessor).",
+    ["which"],
+    registry=REGISTRY,
+)
+ROLLBACKS = Counter(
+    "rheos_rollbacks", "Automatic roll backs: too few answers were clicked.", registry=REGISTRY
+)
+DRIFT_NDCG = Gauge(
+    "rheos_drift_ndcg",
+    "NDCG of the serving generation (at its gate, on the newest events).",
+    ["when"],
+    registry=REGISTRY,
+)
+TRAINER_LEADS = Gauge(
+    "rheos_trainer_leads", "1 where this trainer fits, 0 where it waits.", registry=REGISTRY
+)
 ARCHIVE_OFFSET = Gauge(
     "rheos_archive_offset", "Next offset to archive.", ["partition"], registry=REGISTRY
 )

@@ -251,6 +251,29 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=0.5, lt=1, description="How sure the gate must be that a model is worse than so."),
     ] = 0.95
+    drift_minutes: Annotated[
+        float, Meta(ge=0, description="Minutes between looks for drift; 0: none.")
+    ] = 20.0
+    drift_margin: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="Share of its NDCG that a model may lose before a new fit."),
+    ] = 0.2
+    auto_rollback: Annotated[
+        bool, Meta(description="Roll back where too few answers of a generation are clicked.")
+    ] = True
+    live_minutes: Annotated[
+        float, Meta(gt=0, description="Minutes in which an answer may be clicked.")
+    ] = 30.0
+    live_min_answers: Annotated[
+        Positive, Meta(description="Answers of each generation needed to compare their clicks.")
+    ] = 1_000
+    live_margin: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="Share of its predecessor's click rate that one may lack."),
+    ] = 0.1
+    live_confidence: Annotated[
+        float, Meta(ge=0.5, lt=1, description="How sure a roll back must be that clicks fell so.")
+    ] = 0.99
     warm_start: Annotated[
         bool, Meta(description="Begin a fit where the serving generation's ended, if it can.")
     ] = True

@@ -11,11 +11,9 @@ from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings
 from rheos.snapshot import SnapshotError, number_of
 from rheos.snapshot_store import LocalStore
-from tests.trainer.shop import settings_for, taste
-from trainer.data_set import of_interactions
-from trainer.fitting import Made, make
-from trainer.models import model_of
-from trainer.models.model import Run
+from tests.trainer.released import made, release
+from tests.trainer.shop import settings_for
+from trainer.fitting import Made
 from trainer.publish import (
     Decisions,
     PublishError,
@@ -41,23 +39,6 @@ def settings(broker: KafkaProcess, prefix: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 def store(settings: Settings) -> LocalStore:
     return LocalStore(settings.store_dir)
-
-
-def made(number: int) -> Made:
-    events = taste(60)
-    data = of_interactions(
-        [event.user_id for event in events],
-        [event.item_id for event in events],
-        [event.time_ms for event in events],
-    )
-    model = model_of("als", {"factors": 2, "iterations": 1})
-    return make(number, model, model.fit(data, Run(seed=number)), data, {})
-
-
-def release(settings: Settings, store: LocalStore) -> str:
-    decisions = Decisions(settings, store)
-    new = made(decisions.next_number())
-    return publish(settings, store, new, "better", decisions.serving).generation
 
 
 def serving(settings: Settings) -> str:

@@ -1,0 +1,198 @@
+"""Impressions and clicks on a real Kafka: what is counted, and the roll back that follows."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rheos import topics
+from rheos.announcements import ruling
+from rheos.events import Event
+from rheos.ids import partition_of
+from rheos.impressions import Impression, ShownItem, encode_impression
+from rheos.local_kafka import KafkaProcess
+from rheos.settings import Settings
+from rheos.snapshot_store import LocalStore
+from rheos.topics import Topics
+from tests.trainer.released import release
+from tests.trainer.shop import START_MS, producer, put, settings_for
+from trainer import live_clicks
+from trainer.archiver import Archiver
+from trainer.click_rates import Rate
+from trainer.live_clicks import LiveClicks, roll_back_if_fallen
+from trainer.publish import Decisions, promote
+
+pytestmark = pytest.mark.kafka
+
+WAIT_S = 1.2
+
+
+@pytest.fixture
+def settings(
+    broker: KafkaProcess, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    monkeypatch.setattr(live_clicks, "_GRACE_MS", 0)
+    live = {"live_minutes": WAIT_S / 60, "live_min_answers": 200}
+    made = settings_for(broker.bootstrap, prefix, tmp_path, **live)
+    assert topics.ensure(made) == []
+    return made
+
+
+@pytest.fixture
+def store(settings: Settings) -> LocalStore:
+    return LocalStore(settings.store_dir)
+
+
+def serving(settings: Settings) -> str:
+    found = ruling(settings)
+    assert found is not None
+    return found.generation
+
+
+def show(settings: Settings, generation: str | None, answers: int, every: int) -> None:
+    """Answers to 60 users, and a click on every ``every``-th one (0: on none)."""
+    events: list[Event] = []
+    shown: list[Impression] = []
+    for number in range(answers):
+        user, name = f"u{number % 60}", f"{generation}/{number}/{time.time_ns()}"
+        shown.append(
+            Impression(
+                request_id=name,
+                user_id=user,
+                generation=generation,
+                time_ms=START_MS,
+                items=[ShownItem(item_id="i1", score=1.0, source="vector")],
+            )
+        )
+        if every and number % every == 0:
+            events.append(click(user, number, name))
+    send(settings, shown, events)
+
+
+def click(user: str, number: int, request_id: str | None, kind: str = "click") -> Event:
+    return Event(
+        user_id=user,
+        item_id="i1",
+        type=kind,
+        time_ms=START_MS + number,
+        request_id=request_id,
+        event_id=f"{kind}/{request_id}/{number}",
+    )
+
+
+def send(settings: Settings, shown: Sequence[Impression | bytes], events: Sequence[Event]) -> None:
+    topic = Topics(settings).impressions
+    with producer(settings) as out:
+        for found in shown:
+            if isinstance(found, bytes):
+                out.send(topic, value=found, partition=0)
+            else:
+                place = partition_of(found.user_id or "", settings.kafka.events_partitions)
+                out.send(topic, value=encode_impression(found), partition=place)
+        out.flush()
+        for event in events:
+            put(out, settings, event)
+        out.flush()
+
+
+def looked(settings: Settings) -> LiveClicks:
+    """What a trainer has counted that starts now; closed."""
+    with Archiver(settings) as archiver, LiveClicks(settings, archiver.archive) as clicks:
+        archiver.catch_up()
+        while not clicks.look():
+            pass
+        return clicks
+
+
+def test_a_generation_whose_answers_are_clicked_less_is_rolled_back_and_stays_so(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, second = release(settings, store), release(settings, store)
+    show(settings, first, 400, every=4)
+    show(settings, second, 400, every=40)
+    assert looked(settings).rates.rate(second) == Rate(0, 0)  # their time is not over
+    time.sleep(WAIT_S + 0.5)
+    clicks = looked(settings)
+    assert clicks.rates.rate(first) == Rate(400, 100)
+    assert clicks.rates.rate(second) == Rate(400, 10)
+    assert roll_back_if_fallen(settings, store, clicks)
+    assert serving(settings) == first
+    found = ruling(settings)
+    assert found is not None
+    assert found.reason.startswith(
+        f"rolled back from {second}: 2.50% of 400 answers clicked, its predecessor's 25.00% of 400"
+    )
+    assert set(Decisions(settings, store).withdrawn) == {second}
+    assert not roll_back_if_fallen(settings, store, clicks)
+    # A person may still have it, and is not overruled.
+    promote(settings, store, second, anyway=True)
+    assert not roll_back_if_fallen(settings, store, looked(settings))
+    assert serving(settings) == second
+
+
+def test_what_was_counted_outlives_the_trainer_and_is_not_counted_twice(
+    settings: Settings, store: LocalStore
+) -> None:
+    first = release(settings, store)
+    show(settings, first, 50, every=5)
+    time.sleep(WAIT_S + 0.3)
+    assert looked(settings).rates.rate(first) == Rate(50, 10)
+    show(settings, first, 30, every=3)
+    assert looked(settings).rates.rate(first) == Rate(50, 10)
+    time.sleep(WAIT_S + 0.3)
+    assert looked(settings).rates.rate(first) == Rate(80, 20)
+
+
+def test_other_records_and_events_count_for_nothing(settings: Settings, store: LocalStore) -> None:
+    first = release(settings, store)
+    shown = Impression(
+        request_id="r", user_id=None, generation=first, time_ms=0, items=[]
+    )  # nothing was shown
+    named = msgspec.structs.replace(
+        shown, request_id="s", items=[ShownItem(item_id="i", score=0.0, source="trend")]
+    )
+    before = msgspec.structs.replace(named, request_id="t", generation=None)
+    events = [
+        click("u1", 1, "r"),
+        click("u1", 2, None),
+        click("u1", 3, "unknown"),
+        click("u1", 4, "s", kind="dislike"),
+        click("u1", 5, "t"),
+    ]
+    send(settings, [shown, named, before, b"{", b"\xff", b"[1]"], events)
+    time.sleep(WAIT_S + 0.3)
+    assert looked(settings).rates.rate(first) == Rate(1, 0)
+
+
+def test_too_few_answers_a_small_fall_or_the_setting_leave_it_serving(
+    settings: Settings, store: LocalStore
+) -> None:
+    first, second = release(settings, store), release(settings, store)
+    show(settings, first, 400, every=4)
+    show(settings, second, 150, every=0)
+    time.sleep(WAIT_S + 0.3)
+    assert not roll_back_if_fallen(settings, store, looked(settings))
+    show(settings, second, 300, every=2)
+    time.sleep(WAIT_S + 0.3)
+    assert not roll_back_if_fallen(settings, store, looked(settings))
+    show(settings, second, 3000, every=0)
+    time.sleep(WAIT_S + 0.3)
+    trainer = msgspec.structs.replace(settings.trainer, auto_rollback=False)
+    off = msgspec.structs.replace(settings, trainer=trainer)
+    assert not roll_back_if_fallen(off, store, looked(off))
+    assert serving(settings) == second
+    assert roll_back_if_fallen(settings, store, looked(settings))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"settled_ms": 0, "counts": {"x": [[1, 2]]}}'])
+def test_a_file_that_is_not_sound_is_passed_over(
+    settings: Settings, store: LocalStore, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = release(settings, store)
+    show(settings, first, 20, every=2)
+    time.sleep(WAIT_S + 0.3)
+    (Path(settings.data_dir) / "clicks.json").write_bytes(content)
+    assert looked(settings).rates.rate(first) == Rate(20, 10)
+    assert "clicks are counted anew" in caplog.text
