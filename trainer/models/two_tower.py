@@ -20,6 +20,7 @@ from rheos.latest_items import LatestItems
 from rheos.state import Float64s, Int32s, Int64s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
+from trainer.distributed import add_up, add_up_gradients, own_share, processes
 from trainer.early_stopping import EarlyStopping
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.two_tower_network import Network, Past, Sizes
@@ -64,7 +65,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str] = "two_tower"
     can: ClassVar[frozenset[Capability]] = frozenset(
-        {"item_vectors", "fold_in", "cold_items", "attributes", "warm_start"}
+        {"item_vectors", "fold_in", "cold_items", "attributes", "warm_start", "distributed"}
     )
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
@@ -105,10 +106,13 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
                 loss, squares = self._loss(network, histories, picked, known, sampler, random)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss + self.regularisation * squares)
+                add_up_gradients(network.parameters())
                 optimiser.step()
                 schedule.step()
                 losses.append(loss.detach())
-            diverging.check(float(torch.stack(losses).mean()))
+            mean = torch.stack(losses).mean()
+            add_up([mean])
+            diverging.check(float(mean))
             run.progress("fit", epoch + 1, self.epochs)
 
     def _loss(
@@ -120,24 +124,30 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         sampler: "_Sampler",
         random: np.random.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """The mean cross-entropy of ``moments`` (B,), and the vectors' mean square lengths."""
+        """The mean cross-entropy of ``moments`` (B,), and the vectors' mean square lengths.
+
+        Of both this process's part: the candidates are everybody's, the users are its own.
+        """
         data = histories.data
         candidates, own, chances = sampler.draw(data.items[moments], random)
         hidden = random.random((2, len(moments))) < HIDE
+        kept = random.random(len(candidates)) >= self.id_dropout
+        count, mine = len(moments), own_share()
+        moments, own, hidden = moments[mine], own[mine], hidden[:, mine]
         users = np.where(hidden[0], known.nobody, data.users[moments])
         past = histories.before(moments, data.users[moments])
         past.shares[hidden[1]] = 0.0
         x = network.users(past, known.users.take(users))  # (B, d)
-        kept = torch.from_numpy((random.random(len(candidates)) >= self.id_dropout).astype("f4"))
         device = x.device
-        y = network.items(candidates, known.items.take(candidates), kept.to(device))  # (C, d)
+        own_counts = torch.from_numpy(kept.astype(np.float32)).to(device)
+        y = network.items(candidates, known.items.take(candidates), own_counts)  # (C, d)
         # Yi et al. 2019, eq. 3: s(x, y) - log p.
         logits = x @ y.T - torch.from_numpy(np.log(chances)).to(device, torch.float32)
         aims = torch.from_numpy(own).to(device)
         weights = torch.from_numpy(data.weights[moments]).to(device)
         losses = functional.cross_entropy(logits, aims, reduction="none")
-        squares = x.square().sum(1).mean() + y.square().sum(1).mean()
-        return (losses * weights).mean(), squares
+        squares = x.square().sum() / count + y.square().sum(1).mean() / processes()
+        return (losses * weights).sum() / count, squares
 
     @torch.no_grad()
     def _fitted(self, network: Network, histories: "_Histories", known: "_Known") -> Fitted:
