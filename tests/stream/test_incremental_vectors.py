@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from rheos.encoder import Encoder, EncoderContext
+from rheos.features import Features
 from rheos.fold_in import FoldIn
 from rheos.history_map import HistoryMap
 from rheos.sequence_encoder import Block, SequenceEncoder
-from rheos.settings import from_tree
+from rheos.settings import FeatureDeclaration, from_tree
 from rheos.state import Float32s, History, UserState, unpack_vector
+from rheos.two_tower_encoder import TwoTowerEncoder
 from stream.users import UserFold
 
 N, D, SIZE = 30, 8, 12
@@ -38,12 +40,28 @@ def transformer() -> SequenceEncoder:
     return SequenceEncoder(CONTEXT, [block, block], np.ones(D, np.float32), matrix(D))
 
 
+def two_tower() -> TwoTowerEncoder:
+    features = Features.fit_users([FeatureDeclaration(name="age", kind="numeric")], [])
+    tensors = {
+        "history": matrix(N, 5),
+        "table": matrix(features.size, 7),
+        "first": matrix(10, 7),
+        "bias": matrix(7),
+        "skip": matrix(10, D),
+        "out": matrix(7, D),
+        "out_bias": matrix(D),
+    }
+    named = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
+    return TwoTowerEncoder(CONTEXT, features, named, half_steps=[1.5, 8.0], last=6)
+
+
 ENCODERS: dict[str, Encoder] = {
     "fold_in": FoldIn(CONTEXT, alpha=20.0, regularisation=0.05, last=6),
     "history_map": HistoryMap(
         CONTEXT, matrix(N, 4), matrix(2, 4, D + 3), half_steps=[1.5, 8.0], last=6
     ),
     "transformer": transformer(),
+    "two_tower": two_tower(),
 }
 
 
