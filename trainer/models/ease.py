@@ -77,6 +77,9 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
     half_steps: Annotated[
         float, Meta(gt=0, description="Items after which a history's weight halves.")
     ] = 40.0
+    vector_half_steps: Annotated[
+        float, Meta(gt=0, description="The same of the user vector, which knows no sessions.")
+    ] = 10.0
     before: Annotated[
         float, Meta(ge=0, le=1, description="What items before the latest session count.")
     ] = 0.2
@@ -97,7 +100,7 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
                 "encoder.features": source,
                 "encoder.matrix": np.eye(source.shape[1], dtype=np.float32)[None],
             }
-            encoder = {"half_steps": [self.half_steps], "last": self.last}
+            encoder = {"half_steps": [self.vector_half_steps], "last": self.last}
             vectors = _user_vectors(
                 data,
                 HistoryMap.load(
