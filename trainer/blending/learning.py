@@ -126,17 +126,17 @@ def learn(examples: Examples, kind: Kind, settings: Settings, threads: int) -> L
         kind = "linear"
     cut = round(len(examples) * (1 - CHECKED_SHARE))
     earlier, checked = examples.part(0, cut), examples.part(cut, len(examples))
-    fitted = _fitted(earlier, kind, settings, threads)
-    found = {name: gains(_scores(blend, checked), checked) for name, blend in fitted.items()}
+    trial = fit_blends(earlier, kind, settings, threads)
+    found = {name: gains(_scores(blend, checked), checked) for name, blend in trial.items()}
     found |= {layer: gains(checked.column(f"{layer}.z"), checked) for layer in checked.layers}
     unlearned = weights_of_settings(settings.retrieval, examples.layers)
     found["settings"] = gains(weighted(checked, unlearned), checked)
     figures = {name: float(values.mean()) for name, values in found.items()}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     best = found[max(figures, key=figures.__getitem__)]
-    for name in fitted:
+    for name in trial:
         if not _is_worse(found[name], best, checked.users, settings.trainer.seed):
-            blend = _fitted(examples, kind, settings, threads)[name]
+            blend = fit_blends(examples, kind, settings, threads)[name]
             return Learned(
                 blend, f"blend {name}: NDCG@{K} on {len(checked)} queries {told}", figures
             )
@@ -156,8 +156,10 @@ def weights_of_settings(retrieval: RetrievalSettings, layers: list[str]) -> dict
     } | ruled
 
 
-def _fitted(examples: Examples, kind: Kind, settings: Settings, threads: int) -> dict[str, Blend]:
-    """The blends that may serve, the wanted one first."""
+def fit_blends(
+    examples: Examples, kind: Kind, settings: Settings, threads: int
+) -> dict[str, Blend]:
+    """The blends that may serve, by kind: the wanted one, then simpler ones."""
     linear = fit_weights(examples)
     if kind == "linear":
         return {"linear": linear}

@@ -12,9 +12,10 @@ from trainer.data_set import Mask
 
 K = 20
 RIDGE = 1e-3
-NEWTON_STEPS = 12
-SEARCH_ROUNDS = 3
-FACTORS = (0.5, 0.8, 1.25, 2.0)
+NEWTON_STEPS, HALVINGS = 20, 10
+SEARCH_ROUNDS = 4
+STEPS = (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)
+"""By how much of the largest weight the search moves one."""
 
 
 def gains(scores: Float64s, examples: Examples) -> Float64s:
@@ -22,12 +23,12 @@ def gains(scores: Float64s, examples: Examples) -> Float64s:
 
     (1 / wanted) Σ 1 / log2(rank + 1) over the relevant items that stand among the first K: what a
     question about the very next item earns on average, where nothing tells which comes next. Equal
-    scores stand in the order of the candidates.
+    scores stand in any order.
     """
-    order, rank = _ranked(scores, examples.begins)
-    counted = examples.relevant[order] & (rank < K)
-    gain = np.where(counted, 1 / np.log2(rank + 2.0), 0.0)
-    return _sums(gain, examples.begins) / examples.wanted
+    places, inside = _best(scores, examples.begins, K)
+    discounts = 1 / np.log2(np.arange(places.shape[1]) + 2.0)
+    found: Float64s = (examples.relevant[places] & inside) @ discounts
+    return found / examples.wanted
 
 
 def weighted(examples: Examples, weights: Mapping[str, float]) -> Float64s:
@@ -41,35 +42,43 @@ def weighted(examples: Examples, weights: Mapping[str, float]) -> Float64s:
 
 def shortlisted(examples: Examples, weights: Mapping[str, float]) -> Mask:
     """Which candidates (n,) a blend with these weights scores: of each query the best SHORTLIST."""
-    order, rank = _ranked(weighted(examples, weights), examples.begins)
-    chosen = np.zeros(len(order), bool)
-    chosen[order[rank < SHORTLIST]] = True
+    places, inside = _best(weighted(examples, weights), examples.begins, SHORTLIST)
+    chosen = np.zeros(len(examples.relevant), bool)
+    chosen[places[inside]] = True
     return chosen
 
 
 def fit_weights(examples: Examples) -> LinearBlend:
     """The weights of the layers' z-scores under which what came stands highest.
 
-    First those that maximise Σ over queries of the mean log-probability of the relevant candidates,
-    p = softmax(Σ_l w_l z_l) over the query's candidates (ListNet: Cao et al., ICML 2007), by
-    Newton's method. From there one weight after the other moves as long as that raises ``gains``.
+    Two beginnings: the best layer alone, and the weights that maximise Σ over queries of the mean
+    log-probability of the relevant candidates, p = softmax(Σ_l w_l z_l) over the query's candidates
+    (ListNet: Cao et al., ICML 2007), by Newton's method. From each one weight after the other moves
+    as long as that raises ``gains``, and the better end is taken.
     """
     layers = examples.layers
     z = np.stack([examples.column(f"{layer}.z") for layer in layers], axis=1)
-    weights = _softmax_regression(z, examples)
+    alone = np.eye(len(layers))[int(np.argmax([gains(own, examples).mean() for own in z.T]))]
+    ends = [_searched(begin, z, examples) for begin in (alone, _softmax_regression(z, examples))]
+    weights, _ = max(ends, key=lambda end: end[1])
+    return LinearBlend(dict(zip(layers, (weights / np.abs(weights).sum()).tolist(), strict=True)))
+
+
+def _searched(weights: Float64s, z: Float64s, examples: Examples) -> tuple[Float64s, float]:
+    """Weights near those given that have higher mean gains, and these."""
     best = float(gains(z @ weights, examples).mean())
     for _ in range(SEARCH_ROUNDS):
         before = best
-        for layer in range(len(layers)):
-            for tried in (*(weights[layer] * np.array(FACTORS)), 0.0, -0.2 * weights[layer]):
+        for layer in range(len(weights)):
+            for step in STEPS:
                 moved = weights.copy()
-                moved[layer] = tried
+                moved[layer] += step * np.abs(weights).max()
                 found = float(gains(z @ moved, examples).mean())
                 if found > best:
                     best, weights = found, moved
         if best <= before:
             break
-    return LinearBlend(dict(zip(layers, (weights / np.abs(weights).sum()).tolist(), strict=True)))
+    return weights, best
 
 
 def _softmax_regression(z: Float64s, examples: Examples) -> Float64s:
@@ -78,28 +87,53 @@ def _softmax_regression(z: Float64s, examples: Examples) -> Float64s:
     found = _sums(examples.relevant.astype(np.float64), begins)
     share = np.where(examples.relevant, 1 / np.repeat(np.maximum(found, 1), lengths), 0.0)
     counts = (found > 0).astype(np.float64)  # a query without a relevant candidate teaches nothing
-    weights = np.zeros(z.shape[1])
-    for _ in range(NEWTON_STEPS):
+    penalty = RIDGE * counts.sum()
+
+    def chances(weights: Float64s) -> tuple[float, Float64s]:
+        """The loss, and p of all candidates."""
         scores = z @ weights
         scores -= np.repeat(np.maximum.reduceat(scores, begins[:-1]), lengths)
         chance = np.exp(scores)
-        chance *= np.repeat(counts / _sums(chance, begins), lengths)
+        total = _sums(chance, begins)
+        loss = counts @ np.log(total) - share @ scores + penalty * weights @ weights / 2
+        return float(loss), chance * np.repeat(counts / total, lengths)
+
+    weights = np.zeros(z.shape[1])
+    loss, chance = chances(weights)
+    for _ in range(NEWTON_STEPS):
         means = np.stack([_sums(chance * column, begins) for column in z.T], axis=1)  # (Q, L)
-        gradient = z.T @ (share - chance) - RIDGE * len(counts) * weights
-        curvature = (z * chance[:, None]).T @ z - means.T @ means
-        curvature += RIDGE * len(counts) * np.eye(z.shape[1])
+        gradient = z.T @ (share - chance) - penalty * weights
+        curvature = (z * chance[:, None]).T @ z - means.T @ means + penalty * np.eye(z.shape[1])
         step = np.linalg.solve(curvature, gradient)
-        weights = weights + step
-        if np.abs(step).max() < 1e-4:
+        for _ in range(HALVINGS):
+            tried, chance_there = chances(weights + step)
+            if tried < loss:
+                break
+            step = step / 2
+        else:
+            break
+        weights, loss, chance = weights + step, tried, chance_there
+        if np.abs(step).max() < 1e-3:
             break
     return weights
 
 
-def _ranked(scores: Float64s, begins: Int64s) -> tuple[Int64s, Int64s]:
-    """The candidates (n,) by query and then by score, and the rank of each in its query, from 0."""
-    query = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
-    order = np.lexsort((-scores, query))
-    return order, np.arange(len(scores)) - begins[query]
+def _best(scores: Float64s, begins: Int64s, count: int) -> tuple[Int64s, Mask]:
+    """The places of each query's ``count`` best candidates, best first, and which of them are any.
+
+    (Q, count) each, or as many columns as the longest query has candidates.
+    """
+    places = begins[:-1, None] + np.arange(np.diff(begins).max())
+    inside = places < begins[1:, None]
+    places = np.where(inside, places, 0)
+    descending = np.where(inside, -scores[places], np.inf)
+    if count < places.shape[1]:
+        top = np.argpartition(descending, count - 1, axis=1)[:, :count]
+        descending = np.take_along_axis(descending, top, axis=1)
+    else:
+        top = np.broadcast_to(np.arange(places.shape[1]), places.shape)
+    top = np.take_along_axis(top, np.argsort(descending, axis=1), axis=1)
+    return np.take_along_axis(places, top, axis=1), np.take_along_axis(inside, top, axis=1)
 
 
 def _sums(values: Float64s, begins: Int64s) -> Float64s:
