@@ -7,11 +7,10 @@ import msgspec
 from msgspec import Struct
 from starlette.responses import Response
 
+from indexer.api import keyed_records
 from indexer.api.endpoint import Call, Endpoint, json_response
-from indexer.api.error import ApiError, ErrorAnswer, unavailable
-from indexer.event_writer import NotWrittenError, Record
+from indexer.api.error import ApiError, ErrorAnswer
 from rheos.events import Event, InvalidEvent, encode_event
-from rheos.ids import partition_of
 from rheos.topics import Topics
 
 MOST_EVENTS = 1000
@@ -47,23 +46,13 @@ class Accepted(Struct):
 async def post(call: Call) -> Response:
     events = _events(call)
     settings = call.service.settings
-    topic, partitions = Topics(settings).events, settings.kafka.events_partitions
-    records = [
-        Record(
-            topic,
-            partition_of(event.user_id, partitions),
-            event.user_id.encode(),
-            encode_event(event),
-        )
-        for event in events
-    ]
-    try:
-        written = await call.service.writer.write(records)
-    except NotWrittenError as error:
-        raise unavailable(
-            "kafka_away",
-            f"{error}. Some events may have been written: send them again with the same event_id",
-        ) from error
+    written = await keyed_records.write(
+        call,
+        Topics(settings).events,
+        settings.kafka.events_partitions,
+        [(event.user_id, encode_event(event)) for event in events],
+        "Some events may have been written: send them again with the same event_id",
+    )
     return json_response(Accepted([Place(at.partition, at.offset) for at in written]), 202)
 
 

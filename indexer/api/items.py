@@ -7,11 +7,10 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from indexer.api import keyed_records
 from indexer.api.endpoint import Call, Endpoint, decoded, json_response
-from indexer.api.error import ApiError, ErrorAnswer, unavailable
-from indexer.event_writer import NotWrittenError, Record, Written
+from indexer.api.error import ApiError, ErrorAnswer
 from rheos.catalogue import Attribute, InvalidRecordError, Item, decode_item, encode_record
-from rheos.ids import partition_of
 from rheos.topics import Topics
 
 MOST_ITEMS = 1000
@@ -137,20 +136,13 @@ def _checked(value: bytes, index: int | None) -> Item:
 
 async def _write(call: Call, items: list[Item]) -> ItemsWritten:
     settings = call.service.settings
-    topic, partitions = Topics(settings).items, settings.kafka.items_partitions
-    records = [
-        Record(
-            topic,
-            partition_of(item.item_id, partitions),
-            item.item_id.encode(),
-            encode_record(item),
-        )
-        for item in items
-    ]
-    try:
-        written: list[Written] = await call.service.writer.write(records)
-    except NotWrittenError as error:
-        raise unavailable("kafka_away", f"{error}. Writing items again is safe") from error
+    written = await keyed_records.write(
+        call,
+        Topics(settings).items,
+        settings.kafka.items_partitions,
+        [(item.item_id, encode_record(item)) for item in items],
+        "Writing items again is safe",
+    )
     return ItemsWritten(
         [
             ItemPlace(item.item_id, at.partition, at.offset)

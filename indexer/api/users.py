@@ -6,10 +6,10 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from indexer.api import keyed_records
 from indexer.api.endpoint import Call, Endpoint, decoded, json_response
-from indexer.api.error import ApiError, ErrorAnswer, unavailable
+from indexer.api.error import ApiError, ErrorAnswer
 from indexer.api.recommendations import AsOf
-from indexer.event_writer import NotWrittenError, Record
 from indexer.live_users import MOST_ACTIVE
 from rheos.catalogue import Attribute, InvalidRecordError, decode_user, encode_record
 from rheos.ids import partition_of
@@ -81,16 +81,13 @@ async def put(call: Call) -> Response:
     if user.user_id != user_id:
         raise ApiError(422, "invalid_user", f"user_id {given!r:.80} is not the path's")
     settings = call.service.settings
-    record = Record(
+    (written,) = await keyed_records.write(
+        call,
         Topics(settings).users,
-        partition_of(user_id, settings.kafka.events_partitions),
-        user_id.encode(),
-        encode_record(user),
+        settings.kafka.events_partitions,
+        [(user_id, encode_record(user))],
+        "Writing a user again is safe",
     )
-    try:
-        written = (await call.service.writer.write([record]))[0]
-    except NotWrittenError as error:
-        raise unavailable("kafka_away", f"{error}. Writing a user again is safe") from error
     return json_response(UserWritten(user_id, written.partition, written.offset), 202)
 
 
