@@ -94,14 +94,24 @@ class Report(NamedTuple):
     fits: int
 
 
-def run(log: EventLog, live: LiveSystem, fit: Fit, plan: Plan, progress: Progress) -> Report:
-    """Plays the log. Deterministic if ``live`` and ``fit`` are."""
+def run(
+    log: EventLog,
+    live: LiveSystem,
+    fit: Fit,
+    plan: Plan,
+    progress: Progress,
+    nightly_fit: Fit | None = None,
+) -> Report:
+    """Plays the log. Deterministic if ``live`` and the fits are.
+
+    ``nightly_fit`` is the nightly batch's, which ``fit`` may stand in for where both are due.
+    """
     begin, end = int(len(log.events) * plan.begin), int(len(log.events) * plan.end)
     number_of = {item_id: number for number, item_id in enumerate(log.item_ids)}
     popularity = np.zeros(len(log.item_ids))
     had: list[dict[int, None]] = [{} for _ in log.user_ids]
     last_ms: list[int | None] = [None] * len(log.user_ids)
-    nightly = _Refits(fit, plan.nightly_days)
+    nightly = _Refits(nightly_fit or fit, plan.nightly_days)
     weekly = _Refits(fit, plan.live_days)
     cases = _Cases()
     learnt = 0

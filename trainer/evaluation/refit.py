@@ -11,14 +11,24 @@ from trainer import data_set, fitting
 from trainer.evaluation.event_log import EventLog
 from trainer.evaluation.prequential import Fitted
 from trainer.fitting import Made
-from trainer.models.model import Model, Run
+from trainer.models.model import ItemWeigher, Model, Run
 
 
 class Refit:
-    """Fits ``model`` on the first n events of ``log``, in memory: a prequential ``Fit``."""
+    """Fits ``model`` on the first n events of ``log``, in memory: a prequential ``Fit``.
 
-    def __init__(self, log: EventLog, model: Model, rules: EventRules, seed: int) -> None:
-        self._log, self._model, self._seed = log, model, seed
+    The item weights of ``weigher`` join it, if there is one.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        model: Model,
+        rules: EventRules,
+        seed: int,
+        weigher: ItemWeigher | None = None,
+    ) -> None:
+        self._log, self._model, self._seed, self._weigher = log, model, seed, weigher
         self._weights = np.array([rules.weight(event) for event in log.events], np.float32)
 
     def __call__(self, events: int) -> Fitted:
@@ -29,7 +39,9 @@ class Refit:
             log.times_ms[:events],
             self._weights[:events],
         )
-        fitted = fitting.fit(self._model, data, Run(seed=self._seed))
+        run = Run(seed=self._seed)
+        fitted = fitting.fit(self._model, data, run)
+        fitted = fitting.with_item_weights(fitted, self._weigher, data, run)
         made = fitting.make(max(1, events), self._model, fitted, data, {})
         generation = in_memory(made)
         vectors = np.zeros((len(log.user_ids), generation.dimensions), np.float32)

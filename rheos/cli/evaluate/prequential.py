@@ -83,9 +83,12 @@ def command(
         settings = msgspec.structs.replace(settings, retrieval=retrieval)
     evaluation = importlib.import_module("trainer.evaluation.prequential")
     refit = importlib.import_module("trainer.evaluation.refit")
-    als = importlib.import_module("trainer.models").model_of(
+    models = importlib.import_module("trainer.models")
+    als = models.model_of(
         "als", settings.trainer.parameters if settings.trainer.model == "als" else {}
     )
+    weigher = models.item_weigher_of_settings(settings)
+    rules, seed = settings.event_rules(), settings.trainer.seed
     started = time.perf_counter()
     plan = evaluation.Plan(
         k=k,
@@ -99,13 +102,14 @@ def command(
     )
     with Stages() as stages:
         stages("read", 0, 0)
-        log = event_file.read(file, reading, settings.event_rules(), shuffle_ties)
+        log = event_file.read(file, reading, rules, shuffle_ties)
         report = evaluation.run(
             log,
             LiveSystem(settings, log.item_ids, k),
-            refit.Refit(log, als, settings.event_rules(), settings.trainer.seed),
+            refit.Refit(log, als, rules, seed, weigher),
             plan,
             lambda done, total: stages("play", done, total),
+            refit.Refit(log, als, rules, seed),
         )
     result = {
         **event_file.described(file, log),
@@ -117,6 +121,7 @@ def command(
             "trend": settings.trend,
             "retrieval": settings.retrieval,
             "als": als,
+            "item_weights": weigher,
         },
         "scored": report.scored,
         "unseen": report.unseen,
