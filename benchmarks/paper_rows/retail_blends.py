@@ -1,7 +1,7 @@
 """What the fusion and the ranker row share: Online Retail played as ``data/README.md`` says.
 
-EASE is fitted weekly. Blends are trained on what was recorded in the second quarter of the log, and
-judged in the second half.
+A generation of ALS vectors and EASE item weights is fitted weekly. Blends are trained on what was
+recorded in the second quarter of the log, and judged in the second half.
 """
 
 import json
@@ -23,17 +23,18 @@ from rheos.generation import BLENDS, Generation
 from rheos.live_system import FAR, FOLD_IN, ITEM_WEIGHTS, LIVE, NEAR, TREND, LiveSystem
 from rheos.mapping import EventMapping, source_from_words
 from rheos.row_file import RowFile
-from rheos.settings import Settings
+from rheos.settings import Settings, from_tree
 from rheos.snapshot_store import LocalStore
 from trainer import data_set, fitting
 from trainer.blending.examples import Examples, Recorder
-from trainer.blending.learning import fit_blends, learn
+from trainer.blending.learning import fit_blends
 from trainer.evaluation import event_log, prequential
 from trainer.evaluation.event_log import EventLog, LogFormat
 from trainer.evaluation.metrics import Accuracy
 from trainer.evaluation.prequential import NIGHTLY, POPULARITY, Fitted, Plan
+from trainer.models.als import Als
 from trainer.models.ease import Ease
-from trainer.models.model import Model, Run
+from trainer.models.model import Run
 
 WEEK_MS = 7 * 24 * 3600 * 1000
 EVERY = 7
@@ -46,6 +47,11 @@ FITS = "fits.json"
 FUSION, RANKER = "fusion", "ranker"
 PARTS = (POPULARITY, FOLD_IN, ITEM_WEIGHTS, NEAR, FAR, TREND, LIVE)
 """The layers alone, and what the live system answers without a blend."""
+
+
+def settings_of(seed: int) -> Settings:
+    """Next-lists that forget within weeks say what EASE, fitted on everything, does not."""
+    return from_tree({"transitions": {"half_life_days": 21.0}, "trainer": {"seed": seed}})
 
 
 def read(settings: Settings) -> EventLog:
@@ -78,10 +84,9 @@ def weeks(log: EventLog, begin: float, end: float) -> list[tuple[int, int]]:
     return [*spans, (start, last)]
 
 
-def fit_weekly(
-    log: EventLog, folder: Path, model: Model, begin: float, end: float, run: Run
-) -> dict[str, Any]:
+def fit_weekly(log: EventLog, folder: Path, begin: float, end: float, run: Run) -> dict[str, Any]:
     """Fits and stores a generation on the events before each week; tells how long a fit took."""
+    model, weigher = Als(), Ease()
     weights = [Settings().event_rules().weight(event) for event in log.events]
     store = LocalStore(folder / "snapshots")
     names, seconds = _stored_names(folder), []
@@ -93,13 +98,14 @@ def fit_weekly(
             weights[:count],
         )
         began = time.process_time()
-        fitted = fitting.fit(model, data, run)
+        fitted = fitting.with_item_weights(fitting.fit(model, data, run), weigher, data, run)
         seconds.append(time.process_time() - began)
         names[str(count)] = store.put(*fitting.make(count, model, fitted, data, {}))
         report.note(f"fitted on {count:,} events: {seconds[-1]:.1f} s of CPU")
     (folder / FITS).write_text(json.dumps(names), "utf-8")
     return {
-        "parameters": msgspec.to_builtins(model),
+        "als": msgspec.to_builtins(model),
+        "ease": msgspec.to_builtins(weigher),
         "fits": len(seconds),
         "cpu_seconds_a_fit": round(float(np.median(seconds)), 2),
     }
@@ -119,18 +125,14 @@ def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
     """Fits the generations of the second quarter, records its questions, and fits both blends on
     them; then the generations of the second half.
     """
-    settings, model = Settings(), Ease()
-    settings = msgspec.structs.replace(
-        settings, trainer=msgspec.structs.replace(settings.trainer, seed=seed)
-    )
+    settings = settings_of(seed)
     log = read(settings)
     run = Run(seed=seed, threads=threads)
-    fit_weekly(log, folder, model, 0.25, 0.5, run)
+    fit_weekly(log, folder, 0.25, 0.5, run)
     began = time.process_time()
     examples = record(log, settings, folder)
     recorded = time.process_time() - began
     began = time.process_time()
-    learned = learn(examples, "trees", settings, threads)
     blends = fit_blends(examples, "trees", settings, threads)
     for name, blend in blends.items():
         (folder / f"{name}.json").write_text(json.dumps(blend.parameters()), "utf-8")
@@ -140,8 +142,8 @@ def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
         "recording_cpu_seconds": round(recorded, 1),
         "blends_cpu_seconds": round(time.process_time() - began, 1),
         "weights": {name: round(w, 3) for name, w in blends["linear"].weights.items()},
-        "check": learned.reason,
-        **fit_weekly(log, folder, model, 0.5, 1.0, run),
+        "half_life_days": settings.transitions.half_life_days,
+        **fit_weekly(log, folder, 0.5, 1.0, run),
     }
 
 
@@ -162,7 +164,7 @@ def record(log: EventLog, settings: Settings, folder: Path) -> Examples:
 
 def evaluate(folder: Path) -> dict[str, Any]:
     """Each layer alone, the weights of the settings, the fusion and the ranker, in one run."""
-    settings = Settings()
+    settings = settings_of(0)
     log = read(settings)
     blends = {FUSION: _blend(folder, "linear"), RANKER: _blend(folder, "trees")}
     live = LiveSystem(settings, log.item_ids, K, blends)

@@ -50,7 +50,12 @@ K = 20
 DAY_MS = 24 * 3600 * 1000
 EVERY = 4  # of the cases of the day before, so many weigh and choose
 ENCODER = SasRec(epochs=24, dropout=0.5, last=20, batch=800)
-SETTINGS = from_tree({"retrieval": {"leave_out_seen": False}})
+SETTINGS = from_tree(
+    {
+        "retrieval": {"leave_out_seen": False, "far_damping": 0.2},
+        "transitions": {"far_half_steps": 2.0},
+    }
+)
 
 FUSION, ENCODER_ALONE, COUNTS = "fusion", "sequence encoder alone", "next-lists and own items"
 COUNTED = ["near", "far", "own", "trend"]

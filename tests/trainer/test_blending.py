@@ -69,6 +69,12 @@ def test_parts_of_examples_are_whole_queries() -> None:
     np.testing.assert_array_equal(np.vstack([first.features, rest.features]), examples.features)
     assert len(first) == 4
     assert rest.begins[0] == 0
+    third = examples.every(3)
+    assert third.wanted.tolist() == examples.wanted[[0, 3, 6, 9]].tolist()
+    for place, query in enumerate((0, 3, 6, 9)):
+        one, same = third.part(place, place + 1), examples.part(query, query + 1)
+        np.testing.assert_array_equal(one.features, same.features)
+        np.testing.assert_array_equal(one.relevant, same.relevant)
     kept = examples.keeping(examples.relevant)
     assert kept.relevant.all()
     assert np.diff(kept.begins).sum() == examples.relevant.sum()

@@ -65,6 +65,21 @@ class Examples(NamedTuple):
             self.users[begin:end],
         )
 
+    def every(self, step: int) -> "Examples":
+        """Each ``step``-th query."""
+        if step == 1:
+            return self
+        query = np.repeat(np.arange(len(self)), np.diff(self.begins))
+        kept = self.keeping(query % step == 0)
+        return Examples(
+            self.names,
+            kept.features,
+            kept.relevant,
+            np.r_[kept.begins[:-1:step], kept.begins[-1]],
+            self.wanted[::step],
+            self.users[::step],
+        )
+
     def keeping(self, candidates: Mask) -> "Examples":
         """All queries, with the ``candidates`` (n,) under a mask only."""
         kept = np.r_[0, np.cumsum(candidates)]

@@ -13,6 +13,7 @@ from trainer.data_set import Mask
 K = 20
 RIDGE = 1e-3
 NEWTON_STEPS, HALVINGS = 20, 10
+SEARCHED = 2_500
 SEARCH_ROUNDS = 4
 STEPS = (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)
 """By how much of the largest weight the search moves one."""
@@ -51,21 +52,23 @@ def shortlisted(examples: Examples, weights: Mapping[str, float]) -> Mask:
 def fit_weights(examples: Examples) -> LinearBlend:
     """The weights of the layers' z-scores under which what came stands highest.
 
-    Two beginnings: the best layer alone, and the weights that maximise Σ over queries of the mean
-    log-probability of the relevant candidates, p = softmax(Σ_l w_l z_l) over the query's candidates
-    (ListNet: Cao et al., ICML 2007), by Newton's method. From each one weight after the other moves
-    as long as that raises ``gains``, and the better end is taken.
+    The search begins where ``gains`` are higher: at the best layer alone, or at the weights that
+    maximise Σ over queries of the mean log-probability of the relevant candidates, p = softmax(Σ_l
+    w_l z_l) over the query's candidates (ListNet: Cao et al., ICML 2007), by Newton's method. From
+    there one weight after the other moves as long as that raises the gains. SEARCHED queries,
+    evenly spread, are enough for a number a layer.
     """
+    examples = examples.every(-(-len(examples) // SEARCHED))
     layers = examples.layers
     z = np.stack([examples.column(f"{layer}.z") for layer in layers], axis=1)
-    alone = np.eye(len(layers))[int(np.argmax([gains(own, examples).mean() for own in z.T]))]
-    ends = [_searched(begin, z, examples) for begin in (alone, _softmax_regression(z, examples))]
-    weights, _ = max(ends, key=lambda end: end[1])
+    begins = [*np.eye(len(layers)), _softmax_regression(z, examples)]
+    weights = max(begins, key=lambda begin: gains(z @ begin, examples).mean())
+    weights = _searched(weights, z, examples)
     return LinearBlend(dict(zip(layers, (weights / np.abs(weights).sum()).tolist(), strict=True)))
 
 
-def _searched(weights: Float64s, z: Float64s, examples: Examples) -> tuple[Float64s, float]:
-    """Weights near those given that have higher mean gains, and these."""
+def _searched(weights: Float64s, z: Float64s, examples: Examples) -> Float64s:
+    """Weights near those given that have higher mean gains."""
     best = float(gains(z @ weights, examples).mean())
     for _ in range(SEARCH_ROUNDS):
         before = best
@@ -78,7 +81,7 @@ def _searched(weights: Float64s, z: Float64s, examples: Examples) -> tuple[Float
                     best, weights = found, moved
         if best <= before:
             break
-    return weights, best
+    return weights
 
 
 def _softmax_regression(z: Float64s, examples: Examples) -> Float64s:
