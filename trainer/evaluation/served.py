@@ -135,7 +135,8 @@ def scores(
     for start in range(0, len(histories), _AT_ONCE):
         part = histories[start : start + _AT_ONCE]
         users = generation.encoder.encode(part, attributes[start : start + _AT_ONCE])
-        retrieved = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
+        with np.errstate(invalid="ignore", over="ignore"):  # told by the next lines
+            retrieved = users[:, : generation.dimensions] @ generation.item_vectors.T  # (B, N)
         if not (np.isfinite(users).all() and np.isfinite(retrieved).all()):
             raise NotFiniteError(f"{generation.name}: a score is not finite")
         for history, user, own in zip(part, users, retrieved, strict=True):
