@@ -99,6 +99,50 @@ def show(name: str = "", *, json: Annotated[bool, Parameter(negative="")] = Fals
 
 
 @app.command
+def report(
+    name: str = "",
+    *,
+    open: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Tell where a generation's report is: one page with its figures, intervals and plots.
+
+    Reads the store alone; Kafka may be away.
+
+    Example: `rheos generations report 12-3fa94c01 --open`
+
+    Parameters
+    ----------
+    name
+        The generation; by default the newest one.
+    open
+        Open the page in a browser.
+    json
+        Print the report as JSON.
+    """
+    from rheos.cli.error import CommandError
+    from rheos.settings import load
+    from rheos.snapshot_store import LocalStore
+
+    settings = load()
+    store = LocalStore(settings.store_dir)
+    stored = store.names()
+    if not name and not stored:
+        raise CommandError(f"there is no generation in {settings.store_dir}")
+    name = name or stored[-1]
+    if json:
+        print(store.extra(name, "report.json").decode())
+        return
+    store.extra(name, "report.html")  # verified before anybody looks at it
+    page = (store.path(name) / "report.html").absolute()
+    print(page)
+    if open:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+
+
+@app.command
 def promote(
     name: str,
     *,
