@@ -6,7 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from rheos.catalogue import Item
 from rheos.events import Event
+from rheos.linear_blend import LinearBlend
 from rheos.live_system import FAR, FOLD_IN, LIVE, NEAR, TREND, LiveSystem
 from rheos.settings import from_tree
 from trainer.evaluation import event_log
@@ -182,6 +184,34 @@ def test_refits_know_the_beginning_of_the_log_and_nothing_else():
     np.testing.assert_array_equal(whole.user_vectors[rows], alone.user_vectors)
     strangers = np.delete(whole.user_vectors, rows, axis=0)
     assert not strangers.any()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_a_blend_is_trained_on_is_what_it_is_asked_when_it_serves(seed):
+    log, settings = drawn_log(seed), settings_of()
+    made = Refit(log, Als(factors=4, iterations=2), settings.event_rules(), 0)(400).generation
+    weights = LinearBlend({"vector": 0.4, "near": 0.3, "far": 0.6, "trend": 0.2, "absent": 1.0})
+    live = LiveSystem(settings, log.item_ids, k=3, blends={"blend": weights})
+    live.describe([Item(item_id=log.item_ids[0], price=2.5), Item(item_id=log.item_ids[1])])
+    live.learn(log.events)
+    live.serve(made)
+    without = {user: live.scores(user, [])[LIVE] for user in log.user_ids}
+    made.blend = weights  # now it serves
+    for user in log.user_ids:
+        candidates = live.candidates(user, [])
+        assert set(candidates.features) == set(live.features)
+        assert {"vector.z", "near.rank", "far.share", "price", "idle"} <= set(live.features)
+        scores = weights.score(candidates.features | {"absent.z": 0 * candidates.features["far.z"]})
+        best = np.argsort(-scores, kind="stable")[:3]
+        answer = live.scores(user, [])
+        np.testing.assert_array_equal(answer["blend"], answer[LIVE])
+        listed = {log.item_ids[n]: answer[LIVE][n] for n in np.flatnonzero(answer[LIVE] > -np.inf)}
+        assert listed == pytest.approx({candidates.item_ids[n]: scores[n] for n in best})
+    assert any((without[user] != live.scores(user, [])[LIVE]).any() for user in log.user_ids)
+    prices = live.candidates("user0", [])
+    told = dict(zip(prices.item_ids, prices.features["price"], strict=True))
+    for item_id, price in told.items():
+        assert item_id == log.item_ids[0] or np.isnan(price)
 
 
 def test_settings_of_any_partition_count_give_one_state():
