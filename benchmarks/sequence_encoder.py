@@ -20,7 +20,7 @@ if __package__ in (None, ""):
 
 from benchmarks import report
 from rheos.encoder import EncoderContext
-from rheos.sequence_encoder import SequenceEncoder
+from rheos.sequence_encoder import GAPS, SequenceEncoder
 from rheos.state import Float32s, History
 
 ITEMS, D, HEADS, LAST, BLOCKS, LENGTH = 10_000, 64, 2, 50, 2, 100
@@ -39,6 +39,7 @@ def encoder() -> SequenceEncoder:
     for block in range(BLOCKS):
         shapes = {
             **{"gain": (D,), "shift": (D,), "attend": (D, 3 * D), "distance": (HEADS, LAST)},
+            "gap": (HEADS, GAPS),
             **{"mix": (D, D), "second_gain": (D,), "second_shift": (D,), "widen": (D, D)},
             **{"widen_bias": (D,), "narrow": (D, D), "narrow_bias": (D,)},
         }
@@ -53,7 +54,7 @@ def histories(count: int) -> list[History]:
         History(
             [f"i{row}" for row in random.integers(0, ITEMS, LENGTH)],
             np.ones(LENGTH, np.float32),
-            np.arange(LENGTH, dtype=np.int64),
+            1000 * np.arange(LENGTH, dtype=np.int64) ** 2,
         )
         for _ in range(count)
     ]

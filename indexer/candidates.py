@@ -23,8 +23,8 @@ from rheos.state import Float32s, Float64s, History, Int64s, ItemState, decode_i
 SESSION_LEAST, SESSION_MOST, OTHERWISE = 5, 40, 10
 
 NEAR_HALF_STEPS = 2.0
-OWN_HALF_STEPS = 2.0  # interactions after which what an own item earns has halved
-OWN_FLOOR = 0.02  # of it stays: what is taken again and again, if rarely
+OWN_HALF_STEPS = 1.0  # interactions after which what an own item earns has halved
+OWN_FLOOR = 0.05  # of it stays: what is taken again and again, if rarely
 TREND_MOST = 1024  # items of the trend that are kept in order
 SMOOTHING = 5.0  # interactions added to an item's own: rare neighbours count less
 

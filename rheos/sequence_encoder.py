@@ -1,8 +1,8 @@
 """SASRec's encoder in NumPy: a transformer over the history, whose last vector is the user's.
 
 Kang & McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), section III, with the
-normalisation before each part and a bias per distance in place of absolute positions. The trainer's
-network in PyTorch gives the same vectors within 1e-4.
+normalisation before each part, and in place of absolute positions a bias per distance and per time
+gone by. The trainer's network in PyTorch gives the same vectors within 1e-4.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,19 @@ AT_ONCE = 16
 
 EPSILON = 1e-5  # of layer normalisation, as in PyTorch
 NEVER = np.float32(-1e9)
+GAPS = 32
+"""Kinds of time gone by between two interactions: gap g has from 2^g - 1 to below 2^(g+1) - 1 s."""
 
 
 class Block(NamedTuple):
-    """One block's tensors. Attention, ``distance`` being its bias per head and steps back; then two
-    layers; before each of both a normalisation."""
+    """One block's tensors. Attention, ``distance`` and ``gap`` being its bias per head and steps or
+    time back; then two layers; before each of both a normalisation."""
 
     gain: Float32s  # (d,)
     shift: Float32s  # (d,)
     attend: Float32s  # (d, 3 d): queries, keys, values
     distance: Float32s  # (heads, last)
+    gap: Float32s  # (heads, GAPS)
     mix: Float32s  # (d, d)
     second_gain: Float32s  # (d,)
     second_shift: Float32s  # (d,)
@@ -41,7 +44,7 @@ class Block(NamedTuple):
         """Raises ValueError for shapes that do not follow on each other."""
         heads, last = self.distance.shape if self.distance.ndim == 2 else (0, 0)
         expected = (
-            *((d,), (d,), (d, 3 * d), (heads, last), (d, d), (d,), (d,)),
+            *((d,), (d,), (d, 3 * d), (heads, last), (heads, GAPS), (d, d), (d,), (d,)),
             *((d, d), (d,), (d, d), (d,)),
         )
         for name, tensor, shape in zip(self._fields, self, expected, strict=True):
@@ -50,7 +53,7 @@ class Block(NamedTuple):
         if not (heads and last) or d % heads:
             raise ValueError(f"sequence encoder: {heads} heads of vectors of {d}, window {last}")
 
-    def run(self, x: Float32s, *, newest: Int64s | None) -> Float32s:
+    def run(self, x: Float32s, times_ms: Int64s, *, newest: Int64s | None) -> Float32s:
         """The block on x (B, n, d): (B, n, d), or (B, 1, d) at the places ``newest`` (B,) alone.
 
         The last block owes no other place than those, which saves most of its work.
@@ -60,19 +63,20 @@ class Block(NamedTuple):
         places = np.arange(length)
         flat = _normalised(x, self.gain, self.shift).reshape(-1, d)
         if newest is None:
-            steps = places[:, None] - places  # (n, n)
             q, k, v = self._heads(flat @ self.attend, (batch, length, 3, heads))
+            steps = (places[:, None] - places)[None]  # (1, n, n)
+            gaps = gaps_of(times_ms, times_ms)  # (B, n, n)
         else:
             own = np.arange(batch) * length + newest  # places in flat
-            steps = newest[:, None, None, None] - places  # (B, 1, 1, n)
             q = self._heads(flat[own] @ self.attend[:, :d], (batch, 1, 1, heads))[0]
             k, v = self._heads(flat @ self.attend[:, d:], (batch, length, 2, heads))
             x = x.reshape(-1, d)[own][:, None, :]
-        back = np.maximum(steps, 0)
-        # (heads, n, n), or (heads, B, 1, n) to be (B, heads, 1, n)
-        bias = self.distance[:, back] if newest is None else self._per_head(back)
-        scores = q @ k.transpose(0, 1, 3, 2) * np.float32((d // heads) ** -0.5) + bias
-        shares = _softmax(np.where(steps < 0, NEVER, scores))
+            steps = newest[:, None, None] - places  # (B, 1, n)
+            gaps = gaps_of(times_ms.reshape(-1)[own][:, None], times_ms)  # (B, 1, n)
+        bias = self.distance[:, np.maximum(steps, 0)] + self.gap[:, gaps]  # (heads, B, …, n)
+        bias[:, np.broadcast_to(steps < 0, gaps.shape)] = NEVER
+        scores = q @ k.transpose(0, 1, 3, 2) * np.float32((d // heads) ** -0.5)
+        shares = _softmax(scores + bias.swapaxes(0, 1))
         attended = (shares @ v).transpose(0, 2, 1, 3).reshape(-1, d)
         x = x + (attended @ self.mix).reshape(x.shape)
         flat = _normalised(x, self.second_gain, self.second_shift).reshape(-1, d)
@@ -84,9 +88,13 @@ class Block(NamedTuple):
         """(B n, parts d) as (parts, B, heads, n, d / heads)."""
         return flat.reshape(*shape, -1).transpose(2, 0, 3, 1, 4)
 
-    def _per_head(self, back: Int64s) -> Float32s:
-        """The bias of distances (B, 1, 1, n) as (B, heads, 1, n)."""
-        return self.distance[:, back[:, 0, 0]].transpose(1, 0, 2)[:, :, None, :]
+
+def gaps_of(later_ms: Int64s, earlier_ms: Int64s) -> Int64s:
+    """The kind of time gone by (B, m, n) to each of (B, m) from each of (B, n); 0 backwards."""
+    seconds = np.maximum(later_ms[:, :, None] - earlier_ms[:, None, :], 0) / 1000.0
+    # frexp: 1 + s = m 2^e with m in [0.5, 1), so e - 1 is the logarithm, rounded down, exactly.
+    exponents: Int64s = np.frexp(seconds + 1.0)[1].astype(np.int64)
+    return np.minimum(exponents - 1, GAPS - 1)
 
 
 class SequenceEncoder:
@@ -156,28 +164,29 @@ class SequenceEncoder:
     def terms(self, history: History, item_ids: Sequence[str]) -> list[list[tuple[str, float]]]:
         return [[] for _ in item_ids]
 
-    def _window(self, history: History) -> list[int]:
-        """Rows of the latest interactions, oldest first."""
-        rows: list[int] = []
-        weights = history.weights.tolist()
+    def _window(self, history: History) -> list[tuple[int, int]]:
+        """Rows and times of the latest interactions, oldest first."""
+        found: list[tuple[int, int]] = []
+        weights, times_ms = history.weights.tolist(), history.times_ms.tolist()
         for place in range(len(weights) - 1, -1, -1):
             row = self._row_of.get(history.item_ids[place])
             if row is not None and weights[place] > 0:
-                rows.append(row)
-                if len(rows) == self._last:
+                found.append((row, times_ms[place]))
+                if len(found) == self._last:
                     break
-        return rows[::-1]
+        return found[::-1]
 
-    def _forward(self, windows: Sequence[Sequence[int]]) -> Float32s:
-        """Vectors (B, d) of windows of at least one row each."""
+    def _forward(self, windows: Sequence[Sequence[tuple[int, int]]]) -> Float32s:
+        """Vectors (B, d) of windows of at least one interaction each."""
         lengths: Int64s = np.array([len(window) for window in windows], np.int64)
-        rows = np.zeros((len(windows), int(lengths.max())), np.int64)
-        for row, window in zip(rows, windows, strict=True):
-            row[: len(window)] = window
+        padded = np.zeros((len(windows), int(lengths.max()), 2), np.int64)
+        for place, window in enumerate(windows):
+            padded[place, : len(window)] = window
+        rows, times_ms = padded[:, :, 0], padded[:, :, 1]
         x = self._scaled[rows]  # (B, n, d)
         for block in self._blocks[:-1]:
-            x = block.run(x, newest=None)
-        x = self._blocks[-1].run(x, newest=lengths - 1)
+            x = block.run(x, times_ms, newest=None)
+        x = self._blocks[-1].run(x, times_ms, newest=lengths - 1)
         return _normalised(x[:, 0], self._gain, self._shift)
 
 

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rheos.encoder import EncoderContext
-from rheos.sequence_encoder import EPSILON, Block, SequenceEncoder
+from rheos.sequence_encoder import EPSILON, GAPS, Block, SequenceEncoder, gaps_of
 from rheos.state import Float32s, History
 
 N, D, HEADS, LAST, BLOCKS = 30, 8, 2, 6, 2
@@ -22,6 +22,7 @@ def tensors() -> dict[str, Float32s]:
     random = np.random.default_rng(9)
     shapes = {
         **{"gain": (D,), "shift": (D,), "attend": (D, 3 * D), "distance": (HEADS, LAST)},
+        "gap": (HEADS, GAPS),
         **{"mix": (D, D), "second_gain": (D,), "second_shift": (D,), "widen": (D, D)},
         **{"widen_bias": (D,), "narrow": (D, D), "narrow_bias": (D,)},
     }
@@ -44,11 +45,15 @@ def normalised(x: np.ndarray, gain: Float32s, shift: Float32s) -> np.ndarray:
 
 def by_the_book(history: History) -> np.ndarray:
     """Every place by itself, in float64."""
-    pairs = zip(history.item_ids, history.weights.tolist(), strict=True)
-    rows = [CONTEXT.row_of[item] for item, weight in pairs if item in CONTEXT.row_of and weight > 0]
-    if not rows:
+    read = [
+        (CONTEXT.row_of[item], time_ms)
+        for item, weight, time_ms in zip(*map(list, history), strict=True)
+        if item in CONTEXT.row_of and weight > 0
+    ][-LAST:]
+    if not read:
         return np.zeros(D)
-    x = [VECTORS[row].astype(np.float64) * D**0.5 for row in rows[-LAST:]]
+    x = [VECTORS[row].astype(np.float64) * D**0.5 for row, _ in read]
+    times = [time_ms for _, time_ms in read]
     for number in range(BLOCKS):
         block = Block(*(tensors()[f"encoder.{name}.{number}"] for name in Block._fields))
         inputs = [normalised(place, block.gain, block.shift) @ block.attend for place in x]
@@ -60,6 +65,7 @@ def by_the_book(history: History) -> np.ndarray:
                 logits = [
                     inputs[place][:D][own] @ inputs[other][D : 2 * D][own] / (D / HEADS) ** 0.5
                     + block.distance[head, place - other]
+                    + block.gap[head, int(np.log2(1 + (times[place] - times[other]) / 1000))]
                     for other in range(place + 1)
                 ]
                 shares = np.exp(logits) / np.exp(logits).sum()
@@ -77,7 +83,7 @@ def history(pairs: Sequence[tuple[str, float]]) -> History:
     return History(
         [item for item, _ in pairs],
         np.array([weight for _, weight in pairs], np.float32),
-        np.arange(len(pairs)),
+        1000 * np.arange(len(pairs)) ** 2,  # 1 s, 3 s, 5 s, … after each other
     )
 
 
@@ -116,7 +122,7 @@ def test_batch_mates_do_not_move_a_vector() -> None:
 
 def test_only_the_latest_interactions_within_the_window_count() -> None:
     long = liked("i20", "i21", "i1", "i2", "i3", "i4", "i5", "i6")
-    short = liked("i1", "i2", "i3", "i4", "i5", "i6")
+    short = liked("i1", "i2", "i3", "i4", "i5", "i6")._replace(times_ms=long.times_ms[2:])
     np.testing.assert_allclose(*ENCODER.encode([long, short]), atol=1e-6)
 
 
@@ -124,12 +130,29 @@ def test_unknown_items_and_those_turned_down_take_no_place_in_the_window() -> No
     with_others = history(
         [("i1", 1.0), ("?", 1.0), ("i2", 1.0), ("i9", -1.0), ("i3", 1.0), ("i8", 0.0)]
     )
-    np.testing.assert_allclose(*ENCODER.encode([with_others, liked("i1", "i2", "i3")]), atol=1e-6)
+    alone = liked("i1", "i2", "i3")._replace(times_ms=with_others.times_ms[[0, 2, 4]])
+    np.testing.assert_allclose(*ENCODER.encode([with_others, alone]), atol=1e-6)
 
 
 def test_an_item_twice_in_a_row_is_read_twice() -> None:
     once, twice = ENCODER.encode([liked("i1", "i2"), liked("i1", "i2", "i2")])
     assert np.abs(once - twice).max() > 1e-3
+
+
+def test_the_time_gone_by_counts() -> None:
+    soon = liked("i1", "i2", "i3")
+    late = soon._replace(times_ms=np.array([0, 1000, 3_600_000]))
+    vectors = ENCODER.encode([soon, late])
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+@given(st.lists(st.integers(-(1 << 52), 1 << 52), min_size=1, max_size=6))
+def test_gaps_are_logarithms_of_seconds_rounded_down(times: list[int]) -> None:
+    array = np.array([times], np.int64)
+    for later, row in zip(times, gaps_of(array, array)[0].tolist(), strict=True):
+        for earlier, gap in zip(times, row, strict=True):
+            seconds = max(later - earlier, 0) / 1000
+            assert gap == GAPS - 1 or 2**gap <= 1 + seconds < 2 ** (gap + 1)
 
 
 def test_the_order_counts() -> None:

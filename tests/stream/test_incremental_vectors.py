@@ -11,7 +11,7 @@ from rheos.encoder import Encoder, EncoderContext
 from rheos.features import Features
 from rheos.fold_in import FoldIn
 from rheos.history_map import HistoryMap
-from rheos.sequence_encoder import Block, SequenceEncoder
+from rheos.sequence_encoder import GAPS, Block, SequenceEncoder
 from rheos.settings import FeatureDeclaration, from_tree
 from rheos.state import Float32s, History, UserState, unpack_vector
 from rheos.two_tower_encoder import TwoTowerEncoder
@@ -34,7 +34,14 @@ CONTEXT = EncoderContext({f"i{row}": row for row in range(N)}, matrix(N, D))
 def transformer() -> SequenceEncoder:
     square = matrix(D, D)
     block = Block(
-        *(np.ones(D, np.float32), matrix(D), matrix(D, 3 * D), matrix(2, 5), square),
+        *(
+            np.ones(D, np.float32),
+            matrix(D),
+            matrix(D, 3 * D),
+            matrix(2, 5),
+            matrix(2, GAPS),
+            square,
+        ),
         *(np.ones(D, np.float32), matrix(D), matrix(D, D), matrix(D), matrix(D, D), matrix(D)),
     )
     return SequenceEncoder(CONTEXT, [block, block], np.ones(D, np.float32), matrix(D))

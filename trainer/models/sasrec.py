@@ -15,20 +15,21 @@ from msgspec import Meta, Struct
 from torch import Tensor
 from torch.nn import functional
 
+from rheos.sequence_encoder import gaps_of
 from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
 from trainer.early_stopping import EarlyStopping
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.sasrec_network import NEVER, Network, Sizes
-from trainer.models.sasrec_windows import Windows
+from trainer.models.sasrec_windows import Batch, Windows
 from trainer.validation import HeldOut, hold_out
 
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
 LEAST_RATE = 0.05  # of the learning rate, at the end of its cosine
 LONGEST_GRADIENT = 5.0
 HELD_OUT = 20  # one user of so many is held out to see when to stop, 1,000 at most
-ENCODE_AT_ONCE = 512
+ENCODE_AT_ONCE = 128
 
 
 class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,11 +96,11 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
             network.train()
             losses = []
             batches = list(windows.batches(self.last, self.batch, random))
-            for number, (rows, lengths) in enumerate(batches):
+            for number, batch in enumerate(batches):
                 done = (epoch + number / len(batches)) / self.epochs
                 for group in optimiser.param_groups:
                     group["lr"] = self.learning_rate * _share(done)
-                value = loss(network, torch.from_numpy(rows), torch.from_numpy(lengths))
+                value = loss(network, batch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(value)
                 torch.nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
@@ -138,13 +139,14 @@ class NextItemLoss:
         chances = torch.from_numpy(popularity.astype(np.float64) + 1.0) ** 0.75
         self._chances = (chances / chances.sum()).float()
 
-    def __call__(self, network: Network, rows: Tensor, lengths: Tensor) -> Tensor:
-        """``rows`` (B, n + 1): a history's n items and what came after them; padded behind
-        ``lengths`` (B,), the places with a next item."""
+    def __call__(self, network: Network, batch: Batch) -> Tensor:
+        """``batch`` holds windows and, behind each, what came next."""
         device = network.table.device
-        rows, lengths = rows.to(device), lengths.to(device)
-        real = torch.arange(rows.shape[1] - 1, device=device) < lengths[:, None]  # (B, n)
-        vectors = network(rows[:, :-1])[real]  # (T, d)
+        past = batch._replace(rows=batch.rows[:, :-1], times_ms=batch.times_ms[:, :-1])
+        inputs, gaps, lengths = _tensors(past, device)
+        rows = torch.from_numpy(batch.rows).to(device)  # (B, n + 1)
+        real = torch.arange(inputs.shape[1], device=device) < lengths[:, None]  # (B, n)
+        vectors = network(inputs, gaps)[real]  # (T, d)
         targets = rows[:, 1:][real]  # (T,)
         if not self._drawn:
             return functional.cross_entropy(vectors @ network.table.T, targets)
@@ -175,11 +177,16 @@ def _continue(network: Network, start: Start, item_ids: list[str]) -> None:
 
 def _vectors(network: Network, windows: Windows, users: Int32s | Int64s) -> Tensor:
     """Vectors (B, d) of users that have a history."""
-    rows, lengths = windows.newest(users, network.sizes.last)
-    device = network.table.device
-    return network.last_vectors(
-        torch.from_numpy(rows).to(device), torch.from_numpy(lengths).to(device)
-    )
+    batch = windows.newest(users, network.sizes.last)
+    return network.last_vectors(*_tensors(batch, network.table.device))
+
+
+def _tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (B, n), gaps (B, n, n) and lengths (B,) on a device."""
+    gaps = gaps_of(batch.times_ms, batch.times_ms)
+    arrays = (batch.rows, gaps, batch.lengths)
+    rows, between, lengths = (torch.from_numpy(array).to(device) for array in arrays)
+    return rows, between, lengths
 
 
 @torch.no_grad()

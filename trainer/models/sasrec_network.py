@@ -1,9 +1,11 @@
 """The network of SASRec, in PyTorch.
 
 Kang & McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), section III. Two things
-differ from the paper: normalisation stands before each part (Xiong et al., ICML 2020), which trains
-without a warm-up, and a bias per distance in the attention stands in for absolute positions (Raffel
-et al., JMLR 2020, section 2.1), so that what was learnt at one place of a history holds at others.
+differ from the paper. Normalisation stands before each part (Xiong et al., ICML 2020). And a bias
+in the attention, per distance and per time gone by, stands in for absolute positions (Raffel et
+al., JMLR 2020, section 2.1; for times Zhai et al., ICML 2024): what was learned at one place of a
+history holds at others, and of a basket's items, whose order means nothing, the time tells that
+they belong together.
 """
 
 from typing import NamedTuple
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rheos.sequence_encoder import GAPS
 from rheos.state import Float32s
 
 NEVER = -1e9
@@ -51,6 +54,9 @@ class Network(nn.Module):
         self.distance = nn.ParameterList(
             nn.Parameter(torch.zeros(sizes.heads, sizes.last)) for _ in range(sizes.blocks)
         )
+        self.gap = nn.ParameterList(
+            nn.Parameter(torch.zeros(sizes.heads, GAPS)) for _ in range(sizes.blocks)
+        )
         self.widen = nn.ParameterList(matrix(d, d, d**-0.5) for _ in range(sizes.blocks))
         self.widen_bias = nn.ParameterList(
             nn.Parameter(torch.zeros(d)) for _ in range(sizes.blocks)
@@ -67,10 +73,11 @@ class Network(nn.Module):
             nn.Parameter(torch.zeros(d)) for _ in range(2 * sizes.blocks + 1)
         )
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, gaps: Tensor) -> Tensor:
         """Vectors (B, n, d) after each place of histories ``rows`` (B, n), oldest first, n <= last.
 
-        Histories begin at place 0; what stands behind their ends moves nothing before it.
+        ``gaps`` (B, n, n) are those of ``rheos.sequence_encoder.gaps_of``. Histories begin at
+        place 0; what stands behind their ends moves nothing before it.
         """
         batch, length = rows.shape
         heads = self.sizes.heads
@@ -83,8 +90,8 @@ class Network(nn.Module):
             y = self._norm(x, 2 * block) @ self.attend[block]
             # (B, n, 3 d) -> three of (B, heads, n, d / heads)
             q, k, v = y.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            bias = self.distance[block][:, distance.clamp(min=0)]  # (heads, n, n)
-            bias = bias.masked_fill(later, NEVER)
+            bias = self.distance[block][:, distance.clamp(min=0)].masked_fill(later, NEVER)
+            bias = bias + self.gap[block][:, gaps].transpose(0, 1)  # (B, heads, n, n)
             shares = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias).softmax(-1)
             y = (self.dropout(shares) @ v).transpose(1, 2).reshape(batch, length, -1)
             x = x + self.dropout(y @ self.mix[block])
@@ -102,6 +109,7 @@ class Network(nn.Module):
                 "shift": self.shift[2 * block],
                 "attend": self.attend[block],
                 "distance": self.distance[block],
+                "gap": self.gap[block],
                 "mix": self.mix[block],
                 "second_gain": self.gain[2 * block + 1],
                 "second_shift": self.shift[2 * block + 1],
@@ -117,7 +125,7 @@ class Network(nn.Module):
         return functional.layer_norm(x, x.shape[-1:], self.gain[which], self.shift[which])
 
     @torch.no_grad()
-    def last_vectors(self, rows: Tensor, lengths: Tensor) -> Tensor:
+    def last_vectors(self, rows: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """The vectors (B, d) after each history's last place; ``lengths`` (B,) are at least 1."""
-        vectors: Tensor = self(rows)
+        vectors: Tensor = self(rows, gaps)
         return vectors[torch.arange(len(rows), device=rows.device), lengths - 1]

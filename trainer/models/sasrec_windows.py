@@ -1,6 +1,7 @@
 """Histories cut into windows that a sequence model is trained on. NumPy only."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,18 @@ from trainer.data_set import DataSet
 SORTED_TOGETHER = 32
 """Batches whose windows are sorted by length: as alike in length as chance allows at little cost to
 it, so that padding is rare."""
+
+
+class Batch(NamedTuple):
+    """B windows: ``rows`` of items and ``times_ms``, both (B, n), oldest first and padded behind.
+
+    Of a window the first ``lengths`` (B,) are meant, or for training ``lengths`` and one more, what
+    came next.
+    """
+
+    rows: Int64s
+    times_ms: Int64s
+    lengths: Int64s
 
 
 class Windows:
@@ -26,14 +39,12 @@ class Windows:
         self.counts = np.bincount(self._users, minlength=len(data.user_ids)).astype(np.int64)
         self._begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
 
-    def batches(
-        self, last: int, places: int, random: np.random.Generator
-    ) -> Iterator[tuple[Int64s, Int64s]]:
-        """One epoch: item rows (B, n + 1) and lengths (B,), about ``places`` = B n places each.
+    def batches(self, last: int, places: int, random: np.random.Generator) -> Iterator[Batch]:
+        """One epoch in batches of about ``places`` = B n places.
 
-        A window holds up to ``last`` interactions and the one after them; what is behind that is
-        padding. Each interaction with an earlier one is the next of some place exactly once. Equal
-        times of a user are shuffled, and long histories cut at places of chance.
+        A window holds up to ``last`` interactions and the one after them: each interaction with an
+        earlier one is the next of some place exactly once. Equal times of a user are shuffled, and
+        long histories cut at places of chance.
         """
         order = np.lexsort((random.random(len(self._items)), self._times_ms, self._users))
         items = self._items[order]
@@ -49,14 +60,14 @@ class Windows:
             cuts.extend(_filled(some, lengths[some], places))
         for number in random.permutation(len(cuts)):
             picked = cuts[number]
-            yield _padded(items, begins[picked], lengths[picked], 1), lengths[picked]
+            window = _padded(begins[picked], lengths[picked] + 1)
+            yield Batch(items[window], self._times_ms[window], lengths[picked])
 
-    def newest(self, users: Int32s | Int64s, last: int) -> tuple[Int64s, Int64s]:
-        """Rows (B, n) and lengths (B,) of the latest ``last`` of users that have any."""
+    def newest(self, users: Int32s | Int64s, last: int) -> Batch:
+        """The latest ``last`` interactions of users that have any."""
         lengths = np.minimum(self.counts[users], last)
-        return _padded(
-            self._items, self._begins[users] + self.counts[users] - lengths, lengths, 0
-        ), lengths
+        picked = _padded(self._begins[users] + self.counts[users] - lengths, lengths)
+        return Batch(self._items[picked], self._times_ms[picked], lengths)
 
     def _cut(self, last: int, random: np.random.Generator) -> tuple[Int64s, Int64s]:
         """Where windows begin and how many of their interactions have a next one, (W,) each.
@@ -84,9 +95,8 @@ def _filled(windows: Int64s, lengths: Int64s, places: int) -> Iterator[Int64s]:
         start += max(1, fits)
 
 
-def _padded(items: Int64s, begins: Int64s, lengths: Int64s, after: int) -> Int64s:
-    """``lengths`` + ``after`` items from each of ``begins`` (B,), padded with their last."""
-    width = int(lengths.max()) + after
-    place = np.minimum(np.arange(width), lengths[:, None] + after - 1)  # (B, n)
-    rows: Int64s = items[begins[:, None] + place]
-    return rows
+def _padded(begins: Int64s, lengths: Int64s) -> Int64s:
+    """``lengths`` places from each of ``begins`` (B,), padded with their last."""
+    inside = np.minimum(np.arange(int(lengths.max())), lengths[:, None] - 1)  # (B, n)
+    places: Int64s = begins[:, None] + inside
+    return places

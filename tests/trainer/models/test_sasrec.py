@@ -5,13 +5,13 @@ import torch
 from torch.nn import functional
 
 from rheos.encoder import EncoderContext
-from rheos.sequence_encoder import SequenceEncoder
+from rheos.sequence_encoder import SequenceEncoder, gaps_of
 from rheos.state import Float32s, History
 from trainer.data_set import DataSet, of_interactions
 from trainer.models.model import Fitted, Run, Start
 from trainer.models.sasrec import NextItemLoss, SasRec
 from trainer.models.sasrec_network import Network, Sizes
-from trainer.models.sasrec_windows import Windows
+from trainer.models.sasrec_windows import Batch, Windows
 
 SMALL = {"factors": 16, "blocks": 1, "heads": 2, "last": 8, "batch": 100, "learning_rate": 0.01}
 
@@ -43,13 +43,15 @@ def test_each_interaction_but_a_users_first_is_the_next_one_exactly_once() -> No
     for last in (1, 3, 10, 100):
         random = np.random.default_rng(last)
         nexts: list[int] = []
-        for rows, lengths in Windows(data).batches(last, 25, random):
+        for rows, times_ms, lengths in Windows(data).batches(last, 25, random):
+            assert times_ms.shape == rows.shape
             assert rows.shape[1] - 1 == lengths.max() <= last
             assert len(rows) == 1 or len(rows) * lengths.max() <= 25
             for row, length in zip(rows, lengths, strict=True):
                 assert length >= 1
                 # Without equal times, a window is a run of the data set itself.
                 np.testing.assert_array_equal(np.diff(row[: length + 1]), 1)
+                np.testing.assert_array_equal(row[length + 1 :], row[length])
                 nexts.extend(row[1 : length + 1].tolist())
         firsts = set(data.items[data.begins()[:-1]].tolist())
         assert sorted(nexts) == [row for row in range(len(data)) if row not in firsts]
@@ -57,7 +59,7 @@ def test_each_interaction_but_a_users_first_is_the_next_one_exactly_once() -> No
 
 def test_equal_times_come_in_another_order_each_epoch() -> None:
     windows, random = Windows(of_lengths([20], times_equal=True)), np.random.default_rng(0)
-    epochs = [next(iter(windows.batches(50, 100, random)))[0][0] for _ in range(50)]
+    epochs = [next(windows.batches(50, 100, random)).rows[0] for _ in range(50)]
     assert {tuple(sorted(rows.tolist())) for rows in epochs} == {tuple(range(20))}
     # Nothing is left of the data set's order: each item stands at each place in its turn.
     assert len({int(rows[0]) for rows in epochs}) > 12
@@ -67,43 +69,54 @@ def test_a_basket_stays_between_what_came_before_and_after() -> None:
     data = of_interactions(["u"] * 6, ["a", "b", "c", "d", "e", "f"], [1, 2, 2, 2, 2, 3])
     random = np.random.default_rng(0)
     for _ in range(20):
-        rows = next(iter(Windows(data).batches(50, 100, random)))[0][0]
-        assert [rows[0], rows[-1]] == [0, 5]
+        batch = next(Windows(data).batches(50, 100, random))
+        assert [batch.rows[0, 0], batch.rows[0, -1]] == [0, 5]
+        assert batch.times_ms.tolist() == [[1, 2, 2, 2, 2, 3]]
 
 
 def test_what_was_turned_down_is_in_no_window() -> None:
     data = of_interactions(["u"] * 4, ["a", "b", "c", "d"], [1, 2, 3, 4], [1.0, -1.0, 0.0, 0.4])
-    (rows, _), *more = Windows(data).batches(50, 100, np.random.default_rng(0))
-    assert rows.tolist() == [[0, 3]]
+    batch, *more = Windows(data).batches(50, 100, np.random.default_rng(0))
+    assert batch.rows.tolist() == [[0, 3]]
     assert not more
 
 
 def test_padding_moves_nothing() -> None:
     network = Network(Sizes(20, 16, 2, 2, 8), 0.0, torch.Generator().manual_seed(0)).eval()
     rows = torch.randint(20, (1, 8), generator=torch.Generator().manual_seed(1))
-    whole, part = network(rows), network(rows[:, :5])
+    times_ms = np.array([[0, 5000, 5000, 9000, 99_000, 0, 7, 10**9]])
+    whole = network(rows, torch.from_numpy(gaps_of(times_ms, times_ms)))
+    times_ms = times_ms[:, :5]
+    part = network(rows[:, :5], torch.from_numpy(gaps_of(times_ms, times_ms)))
     torch.testing.assert_close(whole[:, :5], part)
+
+
+def some_batch(items: int, lengths: list[int]) -> Batch:
+    random = np.random.default_rng(4)
+    shape = (len(lengths), max(lengths) + 1)
+    times_ms = np.sort(random.integers(0, 100_000, shape), axis=1)
+    return Batch(random.integers(0, items, shape), times_ms, np.array(lengths))
 
 
 def test_the_drawn_softmax_comes_to_the_whole_one() -> None:
     random = torch.Generator().manual_seed(0)
     network = Network(Sizes(200, 16, 1, 1, 8), 0.0, random).eval()
-    rows = torch.randint(200, (6, 9), generator=random)
-    lengths = torch.tensor([8, 8, 3, 1, 5, 8])
+    batch = some_batch(200, [8, 8, 3, 1, 5, 8])
     popularity = np.random.default_rng(0).integers(0, 50, 200).astype(np.float32)
     torch.manual_seed(0)
-    whole = NextItemLoss(popularity, 200)(network, rows, lengths)
+    whole = NextItemLoss(popularity, 200)(network, batch)
     drawn = NextItemLoss(popularity, 199)
-    mean = torch.stack([drawn(network, rows, lengths) for _ in range(200)]).mean()
+    mean = torch.stack([drawn(network, batch) for _ in range(200)]).mean()
     torch.testing.assert_close(mean, whole, atol=0.02, rtol=0)
 
 
 def test_the_whole_softmax_is_the_mean_over_all_places_with_a_next_item() -> None:
     random = torch.Generator().manual_seed(0)
     network = Network(Sizes(20, 16, 1, 1, 8), 0.0, random).eval()
-    rows = torch.randint(20, (2, 5), generator=random)
-    loss = NextItemLoss(np.ones(20, np.float32), 20)(network, rows, torch.tensor([4, 2]))
-    logits = network(rows[:, :-1]) @ network.table.T
+    batch = some_batch(20, [4, 2])
+    loss = NextItemLoss(np.ones(20, np.float32), 20)(network, batch)
+    rows, times_ms = torch.from_numpy(batch.rows), batch.times_ms[:, :-1]
+    logits = network(rows[:, :-1], torch.from_numpy(gaps_of(times_ms, times_ms))) @ network.table.T
     each = [
         functional.cross_entropy(logits[user, place], rows[user, place + 1])
         for user, place in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
