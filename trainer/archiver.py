@@ -120,6 +120,13 @@ class Archiver:
         """How many positions are archived or buffered, in all."""
         return sum(self._buffers[place].end - begin for place, begin in self._begins.items())
 
+    def records_until(self, window: Mapping[str, tuple[int, int]]) -> int:
+        """How many positions were archived when a fit read up to the ends of ``window``."""
+        ends = {int(name): end for name, (_, end) in window.items()}
+        return sum(
+            max(0, ends.get(place.partition, 0) - begin) for place, begin in self._begins.items()
+        )
+
     def measure(self) -> int:
         """The positions not yet archived, in all; sets the gauges. One round trip."""
         lag = 0
@@ -148,7 +155,7 @@ class Archiver:
             try:
                 self.archive.commit(place.partition, buffer.start, buffer.end, buffer.columns())
             except ArchiveConflictError as conflict:
-                log.info("%s; reading on from there", conflict)
+                log.debug("another process was quicker: %s", conflict)
                 self._seek(place)
                 continue
             for reason, count in buffer.skipped.items():
@@ -172,7 +179,7 @@ class Archiver:
             try:
                 self.archive.commit(place.partition, position, begin, _no_rows())
             except ArchiveConflictError as conflict:
-                log.info("%s; reading on from there", conflict)
+                log.debug("another process was quicker: %s", conflict)
                 self._seek(place)
                 return
             log.error(

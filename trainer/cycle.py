@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -29,12 +29,14 @@ from trainer.archiver import Archiver
 from trainer.blending.learning import attach, learn_for
 from trainer.catalogue import READERS, with_catalogue
 from trainer.data_set import DataSet, load
+from trainer.evaluation import report, report_page
 from trainer.fitting import FitError, make, with_item_weights
 from trainer.fitting import fit as fit_alone
-from trainer.gate import Verdict
+from trainer.gate import Drift, Verdict
 from trainer.models import item_weigher_of_settings, model_of_settings
 from trainer.models.model import Fitted, Model, Progress, Run, silent
 from trainer.publish import Decisions, ServingChangedError, publish
+from trainer.schedule import Why
 from trainer.warm_start import WarmStarts
 
 __all__ = ["ArchiveError", "Outcome", "TrainerBusyError", "train_once"]
@@ -50,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a cycle ended. ``generation`` is the promoted one's name, or empty.
 
     ``candidate_ndcg``, ``against_ndcg`` and the candidate's ``metrics`` (as in a manifest) are the
-    gate's, where it came to that.
+    gate's, where it came to that; ``drift`` where the cycle began with a look for it.
     """
 
     kind: Literal["promoted", "refused", "failed", "waiting"]
@@ -61,14 +63,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     candidate_ndcg: float | None = None
     against_ndcg: float | None = None
     metrics: dict[str, float] = {}
+    drift: Drift | None = None
     seconds: float = 0.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker's child is asked: a cycle on what is archived of the topic with this id."""
+    """What the worker's child is asked: a cycle on what is archived of the topic with this id.
+
+    ``why`` it is due: for "drift" it goes on only if there is some.
+    """
 
     settings: Settings
     topic_id: str
+    why: Why = "time"
 
 
 Fit = Callable[[Model, DataSet, Run], Fitted]
@@ -88,24 +95,31 @@ def train_once(settings: Settings, progress: Progress = silent, fit: Fit = fit_a
 
 
 def run_cycle(
-    settings: Settings, archive: Archive, progress: Progress = silent, fit: Fit = fit_alone
+    settings: Settings,
+    archive: Archive,
+    progress: Progress = silent,
+    fit: Fit = fit_alone,
+    *,
+    only_if_drifted: bool = False,
+    wait: bool = False,
 ) -> Outcome:
-    """Runs one cycle on what is archived.
+    """Runs one cycle on what is archived; ``wait``: after one that runs on the same data folder.
 
     1. The archive becomes a data set, with the catalogue where it is read. 2. The newest
     events are set aside. 3. The model is fitted on the rest, beginning where the serving
     generation's fit ended. 4. The gate compares it with the serving generation on what was set
     aside. 5. With what passes, a blend is learned on that too, which has a gate of its own. 6. The
-    model is fitted again on everything. 7. The result is published, and what its fit kept stays for
-    the next. Whatever happens before 7 leaves the serving generation alone; where a fit fails or
-    does not pass, the next starts anew.
+    model is fitted again on everything. 7. The result is published with a report, and what its fit
+    kept stays for the next. Whatever happens before 7 leaves the serving generation alone; where a
+    fit fails or does not pass, the next starts anew. ``only_if_drifted``: it ends after 2 unless
+    the serving generation does worse on what came since than it did at its gate.
 
-    Raises TrainerBusyError, SettingsError (no such model or parameter), ArchiveError, KafkaError,
-    OSError; a bad fit is an outcome.
+    Raises TrainerBusyError (not with ``wait``), SettingsError (no such model or parameter),
+    ArchiveError, KafkaError, OSError; a bad fit is an outcome.
     """
     began = time.monotonic()
     model = model_of_settings(settings)
-    with _cycle_lock(Path(settings.data_dir)):
+    with _cycle_lock(Path(settings.data_dir), wait):
         warm = WarmStarts(Path(settings.data_dir) / "warm")
         archive.compact()
         data = load(archive, settings.event_rules(), settings.trainer.max_interactions)  # 1
@@ -113,7 +127,7 @@ def run_cycle(
             data = with_catalogue(data, settings)
         progress("data set", 1, 1)
         try:
-            outcome = _learn(settings, model, data, warm, progress, fit)
+            outcome = _learn(settings, model, data, warm, progress, fit, only_if_drifted)
         except (FitError, SnapshotError) as error:
             log.error("the fit failed, the serving generation stays: %s", error, exc_info=error)
             outcome = Outcome(kind="failed", reason=str(error))
@@ -134,6 +148,7 @@ def _learn(
     warm: WarmStarts,
     progress: Progress,
     fit: Fit,
+    only_if_drifted: bool,
 ) -> Outcome:
     trainer = settings.trainer
     weigher = item_weigher_of_settings(settings)
@@ -146,6 +161,11 @@ def _learn(
     trial = gate.plan(data, serving.manifest if serving else None, settings)  # 2
     if trial.reason:
         return Outcome(kind="waiting", reason=trial.reason)
+    drift = None
+    if only_if_drifted and serving is not None:
+        drift = gate.drift(serving, data, trial, settings)
+        if drift is None or not drift.has_fallen:
+            return Outcome(kind="waiting", reason=_told(drift), drift=drift)
     number = decisions.next_number()
     threads = trainer.threads or len(os.sched_getaffinity(0))
     start = None
@@ -164,6 +184,7 @@ def _learn(
     with _candidates(Path(settings.data_dir)) as candidates:
         name = candidates.put(*make(number, model, fitted, earlier, {}))
         candidate = Generation(candidates.get(name))
+    curve = fitted.curve
     verdict = gate.judge(candidate, serving, data, trial, settings)  # 4
     progress("gate", 1, 1)
     metrics = _metrics(verdict)
@@ -173,6 +194,7 @@ def _learn(
         candidate_ndcg=_finite(verdict.candidate.ndcg),
         against_ndcg=_finite(verdict.against),
         metrics=metrics,
+        drift=drift,
     )
     if not verdict.passed:
         return judged
@@ -186,6 +208,18 @@ def _learn(
     made = make(number, model, fitted, data, metrics, start=began_with)
     if learned.blend is not None:
         made = attach(made, learned.blend)
+    told = report.make(
+        made.manifest,
+        candidate,
+        serving,
+        data,
+        trial,
+        verdict,
+        settings,
+        curve=curve,
+        logits="probabilities" in model.can,
+    )
+    made = made._replace(files=report_page.files(told))
     try:
         announcement = publish(settings, store, made, verdict.reason, decisions.serving)  # 7
     except ServingChangedError as changed:
@@ -196,6 +230,12 @@ def _learn(
         log.warning("nothing is kept of this fit, the next one starts anew: %s", error)
     progress("publish", 1, 1)
     return msgspec.structs.replace(judged, kind="promoted", generation=announcement.generation)
+
+
+def _told(drift: Drift | None) -> str:
+    if drift is None:
+        return "no drift can be seen: the serving generation has no figure of a gate"
+    return f"no drift: NDCG@{gate.K} {drift.now:.4f} on the newest events, {drift.at_gate:.4f} then"
 
 
 def _serving(decisions: Decisions, store: SnapshotStore) -> Generation | None:
@@ -239,12 +279,12 @@ def _candidates(data_dir: Path) -> Iterator[LocalStore]:
 
 
 @contextmanager
-def _cycle_lock(data_dir: Path) -> Iterator[None]:
+def _cycle_lock(data_dir: Path, wait: bool) -> Iterator[None]:
     """One cycle at a time on a data folder; the kernel frees the lock of a process that dies."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "trainer.lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             raise TrainerBusyError(
@@ -261,18 +301,32 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's; it ends this process
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("kafka").setLevel(logging.ERROR)
-    # Whatever a fit prints, C libraries included, goes to the log and not into the answer.
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    settings = order.settings
-    try:
-        outcome = run_cycle(settings, Archive(settings.archive_dir, order.topic_id))
-    except TrainerBusyError as busy:
-        outcome = Outcome(kind="waiting", reason=str(busy))
-    with answer:
+    with stdout_for_the_answer() as answer:
+        order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+        settings = order.settings
+        outcome = run_cycle(
+            settings,
+            Archive(settings.archive_dir, order.topic_id),
+            only_if_drifted=order.why == "drift",
+            wait=True,
+        )
         answer.write(msgspec.json.encode(outcome))
     return 0
+
+
+@contextmanager
+def stdout_for_the_answer() -> Iterator[BinaryIO]:
+    """The real stdout; whatever is printed meanwhile, by C libraries too, goes to stderr."""
+    sys.stdout.flush()
+    answer = os.fdopen(os.dup(1), "wb")
+    try:
+        os.dup2(2, 1)
+        yield answer
+        answer.flush()
+    finally:
+        sys.stdout.flush()
+        os.dup2(answer.fileno(), 1)
+        answer.close()
 
 
 if __name__ == "__main__":

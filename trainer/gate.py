@@ -8,6 +8,7 @@ worse is asked of a paired bootstrap over the users.
 
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from rheos.generation import Generation
@@ -50,6 +51,14 @@ class Verdict(NamedTuple):
     candidate: Accuracy
     against: float
     difference: Difference | None
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """A generation's NDCG@20 at its gate and on the newest events; whether that is a fall."""
+
+    at_gate: float
+    now: float
+    has_fallen: bool
 
 
 def plan(data: DataSet, serving: Manifest | None, settings: Settings) -> Trial:
@@ -127,6 +136,29 @@ def judge(
     )
     passed = difference.p_value >= 1 - trainer.gate_confidence
     return Verdict(passed, text, accurate, against, difference)
+
+
+def drift(serving: Generation, data: DataSet, trial: Trial, settings: Settings) -> Drift | None:
+    """Holds the serving generation's NDCG on what came since against its own at the gate.
+
+    It has drifted where it lost more than ``drift_margin`` of that, with ``gate_confidence``. None:
+    no gate has measured it, or its scores are not finite.
+    """
+    trainer = settings.trainer
+    at_gate = float(serving.manifest.metrics.get(f"gate_ndcg@{K}", np.nan))
+    own = values(serving, data, trial.queries, settings)[:, NDCG]
+    now = float(own.mean())
+    if not (np.isfinite(at_gate) and np.isfinite(now)):
+        return None
+    difference = bootstrap.paired(
+        own,
+        np.full(len(own), at_gate),
+        data.users[trial.queries].astype(np.int64),
+        margin=trainer.drift_margin * at_gate,
+        confidence=trainer.gate_confidence,
+        random=np.random.default_rng(trainer.seed),
+    )
+    return Drift(at_gate, now, difference.p_value < 1 - trainer.gate_confidence)
 
 
 def values(generation: Generation, data: DataSet, queries: Int64s, settings: Settings) -> Float64s:

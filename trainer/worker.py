@@ -1,4 +1,6 @@
-"""The trainer worker: archives events all the time, and runs a cycle when it is due."""
+"""The trainer worker: archives events all the time, runs a cycle when it is due, and rolls back
+what people do not click. Of several workers one does the latter two; the others archive and wait.
+"""
 
 import logging
 import os
@@ -23,8 +25,10 @@ from rheos.supervisor.tether import tethered
 from trainer.archive import ArchiveError
 from trainer.archiver import Archiver
 from trainer.cycle import Order, Outcome
+from trainer.leadership import Leadership
+from trainer.live_clicks import LiveClicks, roll_back_if_fallen
 from trainer.models import item_weigher_of_settings, model_of_settings
-from trainer.schedule import Schedule
+from trainer.schedule import Schedule, Why
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ POLL_MS = 250
 MEASURE_S = 5.0
 FLUSH_S = 10.0
 """Events wait at most so long for their file; a crash before means that they are read again."""
+LIVE_S = 30.0
+"""Between looks at what was clicked."""
 RETRY_S = 2.0
 STOP_S = 2.0
 
@@ -74,9 +80,9 @@ def run(settings: Settings) -> int:
                     stop.wait(RETRY_S)
                     continue
                 try:
-                    with Archiver(settings) as archiver:
+                    with Archiver(settings) as archiver, Leadership(settings) as leadership:
                         trouble = ""
-                        _work(settings, archiver, fits, stop)
+                        _work(settings, archiver, leadership, fits, stop)
                 except (KafkaError, ArchiveError, OSError) as error:
                     trouble = f"archiving stopped: {error or type(error).__name__}"
                     log.error("%s; trying again", trouble)
@@ -86,30 +92,78 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def _work(settings: Settings, archiver: Archiver, fits: "_Fits", stop: threading.Event) -> None:
-    """Archives and starts fits until ``stop``; what is buffered then is committed."""
-    schedule = _schedule(settings, archiver.archive.topic_id)
+def _work(
+    settings: Settings,
+    archiver: Archiver,
+    leadership: Leadership,
+    fits: "_Fits",
+    stop: threading.Event,
+) -> None:
+    """Archives until ``stop``, and leads while it may; what is buffered at the end is committed."""
     flushed = measured = time.monotonic()
-    while not stop.is_set():
-        archiver.poll(POLL_MS)
-        now = time.monotonic()
-        if now - flushed >= FLUSH_S:
-            archiver.flush()
-            flushed = now
-        if now - measured >= MEASURE_S:
-            archiver.measure()
-            measured = now
-        outcome = fits.ended()
-        if outcome is not None and outcome.kind == "promoted":
-            schedule.promoted()
-        if not fits.running and schedule.is_due(archiver.records(), now):
-            archiver.flush()
-            schedule.started(archiver.records(), now)
-            fits.start(archiver.archive.topic_id)
-    archiver.flush()
+    lead: _Lead | None = None
+    try:
+        while not stop.is_set():
+            archiver.poll(POLL_MS)
+            now = time.monotonic()
+            if now - flushed >= FLUSH_S:
+                archiver.flush()
+                flushed = now
+            if now - measured >= MEASURE_S:
+                archiver.measure()
+                measured = now
+            if leadership.leads():
+                if lead is None:
+                    log.info("this trainer fits; others of the prefix wait")
+                    lead = _Lead(settings, archiver, fits)
+                lead.turn(now)
+            elif lead is not None:
+                log.warning("another trainer fits now; a fit that is running here still ends")
+                lead.close()
+                lead = None
+        archiver.flush()
+    finally:
+        if lead is not None:
+            lead.close()
 
 
-def _schedule(settings: Settings, topic_id: str) -> Schedule:
+class _Lead:
+    """What only one trainer does: starting fits, and looking at what was clicked. Close it."""
+
+    def __init__(self, settings: Settings, archiver: Archiver, fits: "_Fits") -> None:
+        self._settings = settings
+        self._archiver = archiver
+        self._fits = fits
+        self._store = LocalStore(settings.store_dir)
+        self._schedule = _schedule(settings, archiver)
+        self._clicks = LiveClicks(settings, archiver.archive)
+        self._looked = 0.0
+        self._started = (0, 0.0)
+
+    def close(self) -> None:
+        self._clicks.close()
+
+    def turn(self, now: float) -> None:
+        """Does what is due. ``now`` is monotonic."""
+        ended = self._fits.ended()
+        if ended is not None:
+            why, outcome = ended
+            if outcome.kind == "promoted":
+                self._schedule.promoted()
+            if why == "drift" and outcome.kind != "waiting":
+                self._schedule.started(*self._started)  # the look became a cycle
+        if now - self._looked >= LIVE_S and self._clicks.look():
+            self._looked = now
+            roll_back_if_fallen(self._settings, self._store, self._clicks)
+        due = self._schedule.due(self._archiver.records(), now)
+        if due is not None and not self._fits.running:
+            self._archiver.flush()
+            self._started = (self._archiver.records(), now)
+            (self._schedule.looked if due == "drift" else self._schedule.started)(*self._started)
+            self._fits.start(self._archiver.archive.topic_id, due)
+
+
+def _schedule(settings: Settings, archiver: Archiver) -> Schedule:
     """A schedule that goes on from the serving generation, if there is one that can be read."""
     schedule = Schedule(settings.trainer)
     announced = ruling(settings)
@@ -120,8 +174,8 @@ def _schedule(settings: Settings, topic_id: str) -> Schedule:
             log.error("the serving generation cannot be read: %s", error)
             return schedule
         schedule.promoted()
-        same = manifest.topic_id == topic_id
-        records = sum(end - begin for begin, end in manifest.window.values()) if same else 0
+        same = manifest.topic_id == archiver.archive.topic_id
+        records = archiver.records_until(manifest.window) if same else 0
         schedule.started(records, time.monotonic() - (time.time() - manifest.created_ms / 1000))
         _measure(announced.generation, manifest.created_ms / 1000)
     return schedule
@@ -140,6 +194,7 @@ class _Fits:
         self._child: subprocess.Popen[bytes] | None = None
         self._answer: IO[bytes] | None = None
         self._began = 0.0
+        self._why: Why = "time"
 
     def __enter__(self) -> Self:
         return self
@@ -158,9 +213,13 @@ class _Fits:
     def running(self) -> bool:
         return self._child is not None
 
-    def start(self, topic_id: str) -> None:
-        """Starts a cycle. From the main thread, to which the child's life is tied."""
-        log.info("a fit of %s begins", self._settings.trainer.model)
+    def start(self, topic_id: str, why: Why) -> None:
+        """Starts a cycle; one for drift only looks, unless it finds some. From the main thread, to
+        which the child's life is tied.
+        """
+        what = "a look for drift" if why == "drift" else f"a fit of {self._settings.trainer.model}"
+        log.info("%s begins (%s)", what, why)
+        self._why = why
         self._answer = tempfile.TemporaryFile()  # noqa: SIM115 - `ended` closes it
         self._began = time.monotonic()
         self._child = subprocess.Popen(
@@ -172,10 +231,11 @@ class _Fits:
         )
         assert self._child.stdin is not None
         with self._child.stdin as pipe:
-            pipe.write(msgspec.json.encode(Order(settings=self._settings, topic_id=topic_id)))
+            order = Order(settings=self._settings, topic_id=topic_id, why=why)
+            pipe.write(msgspec.json.encode(order))
 
-    def ended(self) -> Outcome | None:
-        """The outcome of a cycle that has ended since the last call, logged and counted."""
+    def ended(self) -> tuple[Why, Outcome] | None:
+        """A cycle that has ended since the last call, logged and counted: why it ran, and how."""
         if self._child is None or self._child.poll() is None:
             return None
         status, self._child = self._child.returncode, None
@@ -189,7 +249,7 @@ class _Fits:
             how = f"signal {-status}" if status < 0 else f"status {status}"
             outcome = Outcome(kind="failed", reason=f"the fitting process ended with {how}")
         _tell(outcome, time.monotonic() - self._began)
-        return outcome
+        return self._why, outcome
 
 
 def _tell(outcome: Outcome, seconds: float) -> None:
@@ -199,6 +259,9 @@ def _tell(outcome: Outcome, seconds: float) -> None:
         metrics.GATE_NDCG.labels("candidate").set(outcome.candidate_ndcg)
     if outcome.against_ndcg is not None:
         metrics.GATE_NDCG.labels("serving").set(outcome.against_ndcg)
+    if outcome.drift is not None:
+        metrics.DRIFT_NDCG.labels("gate").set(outcome.drift.at_gate)
+        metrics.DRIFT_NDCG.labels("now").set(outcome.drift.now)
     if outcome.kind == "promoted":
         _measure(outcome.generation, time.time())
         log.info("generation %s promoted: %s", outcome.generation, outcome.reason)

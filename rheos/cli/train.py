@@ -34,7 +34,7 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     cycle = importlib.import_module("trainer.cycle")
     try:
-        with Stages() as stages:
+        with Stages() as stages, cycle.stdout_for_the_answer():
             outcome = cycle.train_once(settings, stages)
     except (cycle.TrainerBusyError, cycle.ArchiveError) as error:
         raise CommandError(str(error)) from None

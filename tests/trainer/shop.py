@@ -1,7 +1,8 @@
 """A small shop whose customers have taste: events to train on, and putting them into Kafka."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from kafka import KafkaProducer
 from rheos import topics
 from rheos.events import Event
 from rheos.ids import partition_of
+from rheos.impressions import Impression, ShownItem, encode_impression
 from rheos.settings import Settings, from_tree
 
 START_MS = 1_600_000_000_000
@@ -82,3 +84,51 @@ def put(out: KafkaProducer, settings: Settings, event: Event) -> None:
         value=msgspec.json.encode(event),
         partition=partition,
     )
+
+
+def show(settings: Settings, generation: str | None, answers: int, every: int) -> None:
+    """Answers to 60 users, and a click on every ``every``-th one (0: on none)."""
+    events: list[Event] = []
+    shown: list[Impression] = []
+    for number in range(answers):
+        user, name = f"u{number % 60}", f"{generation}/{number}/{time.time_ns()}"
+        shown.append(
+            Impression(
+                request_id=name,
+                user_id=user,
+                generation=generation,
+                time_ms=START_MS,
+                items=[ShownItem(item_id="i1", score=1.0, source="vector")],
+            )
+        )
+        if every and number % every == 0:
+            events.append(click(user, number, name))
+    send_shown(settings, shown, events)
+
+
+def click(user: str, number: int, request_id: str | None, kind: str = "click") -> Event:
+    return Event(
+        user_id=user,
+        item_id="i1",
+        type=kind,
+        time_ms=START_MS + number,
+        request_id=request_id,
+        event_id=f"{kind}/{request_id}/{number}",
+    )
+
+
+def send_shown(
+    settings: Settings, shown: Sequence[Impression | bytes], events: Sequence[Event]
+) -> None:
+    topic = topics.Topics(settings).impressions
+    with producer(settings) as out:
+        for found in shown:
+            if isinstance(found, bytes):
+                out.send(topic, value=found, partition=0)
+            else:
+                place = partition_of(found.user_id or "", settings.kafka.events_partitions)
+                out.send(topic, value=encode_impression(found), partition=place)
+        out.flush()
+        for event in events:
+            put(out, settings, event)
+        out.flush()

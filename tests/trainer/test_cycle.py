@@ -13,6 +13,7 @@ import pytest
 
 from rheos import topics
 from rheos.announcements import ruling
+from rheos.events import Event
 from rheos.generation import Generation
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings, SettingsError
@@ -20,6 +21,7 @@ from rheos.snapshot_store import LocalStore
 from tests.trainer.shop import send, settings_for, taste
 from trainer import cycle, models
 from trainer.archive import ArchiveError
+from trainer.archiver import Archiver
 from trainer.cycle import Outcome, TrainerBusyError, train_once
 from trainer.data_set import DataSet
 from trainer.models.als import Als
@@ -335,7 +337,7 @@ HOLD_LOCK = """
 import sys, time
 from pathlib import Path
 from trainer import cycle
-with cycle._cycle_lock(Path(sys.argv[1])):
+with cycle._cycle_lock(Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -362,6 +364,84 @@ def test_two_cycles_never_run_together(settings: Settings, held: subprocess.Pope
     assert train_once(settings).kind == "promoted"
 
 
+def test_the_workers_cycle_waits_for_one_that_runs(
+    settings: Settings, held: subprocess.Popen[bytes]
+) -> None:
+    order = cycle.Order(settings=settings, topic_id="nothing is archived of it")
+    argv = [sys.executable, "-m", "trainer.cycle"]
+    root = Path(__file__).parents[2]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, cwd=root, **pipes) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with child.stdin as pipe:
+            pipe.write(msgspec.json.encode(order))
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(5)
+        held.kill()
+        outcome = msgspec.json.decode(child.stdout.read(), type=Outcome)
+    assert (outcome.kind, outcome.reason[:14]) == ("waiting", "0 interactions")
+
+
+def drifted(settings: Settings) -> Outcome:
+    """What the worker's look for drift finds in all that is there."""
+    with Archiver(settings) as archiver:
+        archiver.catch_up()
+    return cycle.run_cycle(settings, archiver.archive, only_if_drifted=True)
+
+
+def test_a_look_for_drift_ends_where_there_is_none(served: Settings) -> None:
+    first = serving(served)
+    outcome = drifted(served)
+    assert outcome.kind == "waiting"
+    assert outcome.reason.startswith("no drift: NDCG@20 ")
+    assert outcome.drift is not None
+    assert not outcome.drift.has_fallen
+    manifest = LocalStore(served.store_dir).get(first).manifest
+    assert outcome.drift.at_gate == manifest.metrics["gate_ndcg@20"]
+    assert serving(served) == first
+
+
+def test_where_taste_has_turned_a_new_generation_serves(settings: Settings) -> None:
+    send(settings, taste(600))
+    first = train_once(settings).generation
+    send(settings, turned(taste(900, start=600)))
+    outcome = drifted(settings)
+    assert outcome.drift is not None
+    assert outcome.drift.has_fallen
+    assert outcome.drift.now < 0.8 * outcome.drift.at_gate
+    assert outcome.kind == "promoted"
+    assert serving(settings) == outcome.generation != first
+
+
+def turned(events: list[Event]) -> list[Event]:
+    """The same shop after its items have changed departments: what goes together is new."""
+    moved = np.random.default_rng(0).permutation(100)
+    return [
+        msgspec.structs.replace(found, item_id=f"i{moved[int(found.item_id[1:])]}")
+        for found in events
+    ]
+
+
+PRINTING = """
+import sys
+from trainer.cycle import stdout_for_the_answer
+with stdout_for_the_answer():
+    print("from a fit")
+print("{}")
+"""
+
+
+def test_the_command_prints_the_outcome_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+    )
+    assert (done.stdout, done.stderr) == (b"{}\n", b"from a fit\n")
+
+
 def test_the_same_events_and_seed_give_the_same_generation_content(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -377,7 +457,7 @@ def test_the_same_events_and_seed_give_the_same_generation_content(
 TALKATIVE = """
 import os, sys
 from trainer import cycle
-def run_cycle(*_):
+def run_cycle(*_, **__):
     print("from Python")
     sys.stdout.flush()
     os.write(1, b"from C")

@@ -1,7 +1,6 @@
 """Impressions and clicks on a real Kafka: what is counted, and the roll back that follows."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,15 +8,12 @@ import pytest
 
 from rheos import topics
 from rheos.announcements import ruling
-from rheos.events import Event
-from rheos.ids import partition_of
-from rheos.impressions import Impression, ShownItem, encode_impression
+from rheos.impressions import Impression, ShownItem
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings
 from rheos.snapshot_store import LocalStore
-from rheos.topics import Topics
 from tests.trainer.released import release
-from tests.trainer.shop import START_MS, producer, put, settings_for
+from tests.trainer.shop import click, send_shown, settings_for, show
 from trainer import live_clicks
 from trainer.archiver import Archiver
 from trainer.click_rates import Rate
@@ -49,52 +45,6 @@ def serving(settings: Settings) -> str:
     found = ruling(settings)
     assert found is not None
     return found.generation
-
-
-def show(settings: Settings, generation: str | None, answers: int, every: int) -> None:
-    """Answers to 60 users, and a click on every ``every``-th one (0: on none)."""
-    events: list[Event] = []
-    shown: list[Impression] = []
-    for number in range(answers):
-        user, name = f"u{number % 60}", f"{generation}/{number}/{time.time_ns()}"
-        shown.append(
-            Impression(
-                request_id=name,
-                user_id=user,
-                generation=generation,
-                time_ms=START_MS,
-                items=[ShownItem(item_id="i1", score=1.0, source="vector")],
-            )
-        )
-        if every and number % every == 0:
-            events.append(click(user, number, name))
-    send(settings, shown, events)
-
-
-def click(user: str, number: int, request_id: str | None, kind: str = "click") -> Event:
-    return Event(
-        user_id=user,
-        item_id="i1",
-        type=kind,
-        time_ms=START_MS + number,
-        request_id=request_id,
-        event_id=f"{kind}/{request_id}/{number}",
-    )
-
-
-def send(settings: Settings, shown: Sequence[Impression | bytes], events: Sequence[Event]) -> None:
-    topic = Topics(settings).impressions
-    with producer(settings) as out:
-        for found in shown:
-            if isinstance(found, bytes):
-                out.send(topic, value=found, partition=0)
-            else:
-                place = partition_of(found.user_id or "", settings.kafka.events_partitions)
-                out.send(topic, value=encode_impression(found), partition=place)
-        out.flush()
-        for event in events:
-            put(out, settings, event)
-        out.flush()
 
 
 def looked(settings: Settings) -> LiveClicks:
@@ -161,7 +111,7 @@ def test_other_records_and_events_count_for_nothing(settings: Settings, store: L
         click("u1", 4, "s", kind="dislike"),
         click("u1", 5, "t"),
     ]
-    send(settings, [shown, named, before, b"{", b"\xff", b"[1]"], events)
+    send_shown(settings, [shown, named, before, b"{", b"\xff", b"[1]"], events)
     time.sleep(WAIT_S + 0.3)
     assert looked(settings).rates.rate(first) == Rate(1, 0)
 

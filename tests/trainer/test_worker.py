@@ -17,9 +17,11 @@ from rheos import topics
 from rheos.announcements import ruling
 from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings
+from rheos.snapshot_store import LocalStore
 from tests.broker import free_ports
 from tests.trainer.archived import read
-from tests.trainer.shop import send, settings_for, taste
+from tests.trainer.released import release
+from tests.trainer.shop import send, settings_for, show, taste
 from trainer.archive import Archive
 
 pytestmark = pytest.mark.kafka
@@ -27,8 +29,9 @@ pytestmark = pytest.mark.kafka
 RUN = """
 import sys, msgspec
 from rheos.settings import Settings
-from trainer.worker import run
-sys.exit(run(msgspec.json.decode(sys.argv[1], type=Settings)))
+from trainer import live_clicks, worker
+worker.LIVE_S, worker.FLUSH_S, live_clicks._GRACE_MS = 0.5, 0.5, 3000
+sys.exit(worker.run(msgspec.json.decode(sys.argv[1], type=Settings)))
 """
 
 
@@ -254,6 +257,52 @@ def test_trouble_with_the_archive_shows_and_ends_when_it_does(
     assert again.ask("/healthz")[0] == 200
     stray.unlink()
     again.wait_for(lambda: again.ask("/readyz")[0] == 200)
+
+
+def test_of_two_trainers_one_fits_and_the_other_takes_over_when_it_dies(
+    settings: Settings, start: Callable[[Settings], Worker], tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    elsewhere = msgspec.structs.replace(
+        settings,
+        data_dir=str(tmp_path / "another machine"),
+        store=str(settings.store_dir),  # which the two share
+        trainer=msgspec.structs.replace(settings.trainer, port=port),
+    )
+    first = start(settings)
+    first.wait_for(lambda: first.metric("rheos_trainer_leads") == 1)
+    second = start(elsewhere)
+    second.wait_for(lambda: second.ask("/readyz")[0] == 200)
+    send(settings, taste(600))
+    first.wait_for(lambda: first.metric('rheos_fits_total{outcome="promoted"}') >= 1)
+    made = serving(settings)
+    # The one that waits archives all the same.
+    second.wait_for(lambda: elsewhere.archive_dir.is_dir() and archived(elsewhere) == 600)
+    assert second.metric("rheos_trainer_leads") == 0
+    assert "begins" not in second.log()
+    first.process.kill()
+    first.process.wait()
+    second.wait_for(lambda: second.metric("rheos_trainer_leads") == 1)
+    send(settings, taste(600, start=600))
+    second.wait_for(lambda: serving(settings) != made)
+    second.wait_for(lambda: second.metric('rheos_fits_total{outcome="promoted"}') >= 1)
+
+
+def test_it_rolls_back_by_itself_what_people_do_not_click(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    live = {"live_minutes": 0.02, "live_min_answers": 100, "every_minutes": 60.0}
+    trainer = msgspec.structs.replace(settings.trainer, **live)
+    settings = msgspec.structs.replace(settings, trainer=trainer)
+    store = LocalStore(settings.store_dir)
+    first, second = release(settings, store), release(settings, store)
+    worker = start(settings)
+    show(settings, first, 400, every=3)
+    show(settings, second, 400, every=0)
+    worker.wait_for(lambda: serving(settings) == first)
+    worker.wait_for(lambda: worker.metric("rheos_rollbacks_total") == 1)
+    assert worker.metric('rheos_live_answers{which="serving"}') == 400
+    assert f"rolled back from {second}: 0.00% of 400 answers clicked" in worker.log()
 
 
 def test_a_wrong_model_stops_the_start(

@@ -1,0 +1,54 @@
+"""Which of several trainers works: the member of a consumer group that holds its one partition.
+
+The group is ``<prefix>.trainer``, the partition that of ``rheos.generations``; nothing is read or
+committed in it. A trainer that dies loses it after SESSION_S, one that stops at once, and the
+broker gives it to one that waits. No lock: one that is cut off may go on for a while, and then its
+announcement is held up by ``publish``, which wants the generation serving that it was judged
+against.
+"""
+
+from typing import Self
+
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from rheos import metrics
+from rheos.settings import Settings
+from rheos.topics import Topics
+
+SESSION_S = 10
+_MOST_SILENT_S = 300  # between two calls of `leads`
+
+
+class Leadership:
+    """A member of the group. One thread, which calls ``leads`` again and again. Close it, or use
+    ``with``; raises KafkaError.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = KafkaConsumer(
+            Topics(settings).generations,
+            bootstrap_servers=settings.kafka.bootstrap.split(","),
+            group_id=f"{settings.kafka.prefix}.trainer",
+            # Who has it keeps it when another one joins: a fit is not to be thrown away.
+            partition_assignment_strategy=[StickyPartitionAssignor],
+            session_timeout_ms=SESSION_S * 1000,
+            heartbeat_interval_ms=SESSION_S * 1000 // 3,
+            max_poll_interval_ms=_MOST_SILENT_S * 1000,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._consumer.close()
+        metrics.TRAINER_LEADS.set(0)
+
+    def leads(self) -> bool:
+        """Whether this is the trainer that works. Takes part in the group's life: call it often."""
+        self._consumer.poll(timeout_ms=20)
+        leads = bool(self._consumer.assignment())
+        metrics.TRAINER_LEADS.set(leads)
+        return leads
