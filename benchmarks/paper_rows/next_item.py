@@ -1,7 +1,6 @@
 """What the two sequence rows share: next items to predict, who predicts them, and how well.
 
-Items are numbers 0 … N - 1, their ids the same as text. A predictor gives every item's score (N,)
-after a history; equal scores count at their expected place.
+Items are numbers 0 … N - 1, their ids the same as text. Equal scores count at their expected place.
 """
 
 import itertools
@@ -18,42 +17,50 @@ from trainer.evaluation import metrics
 from trainer.evaluation.metrics import Accuracy
 
 
-class Predictor(Protocol):
-    def scores(self, history: Int64s) -> Float64s:
-        """Every item's score (N,) after a history, oldest first."""
-
-
 class Case(NamedTuple):
-    """``history``: item numbers, oldest first; ``target`` came next."""
+    """``history``: item numbers and ``times_ms`` (n,), oldest first; ``target`` came next."""
 
     history: Int64s
+    times_ms: Int64s
     target: int
 
 
-class Served:
-    """A generation, by its encoder and item vectors: what the live path retrieves by.
+Predictor = Callable[[Case], Float64s]
+"""Gives every item's score (N,) after a case's history, and knows nothing of its target."""
+
+
+class Baseline(Protocol):
+    """As in ``trainer.evaluation.baselines``."""
+
+    def scores(self, history: Int64s) -> Float64s: ...
+
+
+def of_baseline(baseline: Baseline) -> Predictor:
+    return lambda case: baseline.scores(case.history)
+
+
+def of_generation(generation: Generation, items: int) -> Predictor:
+    """By its encoder and item vectors: what the live path retrieves by.
 
     An item that the generation does not know stands behind all others.
     """
+    numbers = np.array([int(item_id) for item_id in generation.item_ids], np.int64)
 
-    def __init__(self, generation: Generation, items: int) -> None:
-        self._generation = generation
-        self._items = items
-        self._numbers = np.array([int(item_id) for item_id in generation.item_ids], np.int64)
+    def scores(case: Case) -> Float64s:
+        [vector] = generation.encoder.encode([as_history(case)])
+        found = np.full(items, -np.inf)
+        found[numbers] = generation.item_vectors @ vector
+        return found
 
-    def scores(self, history: Int64s) -> Float64s:
-        [vector] = self._generation.encoder.encode([as_history(history)])
-        scores = np.full(self._items, -np.inf)
-        scores[self._numbers] = self._generation.item_vectors @ vector
-        return scores
+    return scores
 
 
-def as_history(history: Int64s) -> History:
-    """A history as an encoder reads it, each interaction of weight 1, a second after the other."""
+def as_history(case: Case) -> History:
+    """A case's history as an encoder reads it, each interaction of weight 1."""
     return History(
-        [str(item) for item in history.tolist()],
-        np.ones(len(history), np.float32),
-        np.arange(len(history), dtype=np.int64) * 1000,
+        [str(item) for item in case.history.tolist()],
+        np.ones(len(case.history), np.float32),
+        case.times_ms,
     )
 
 
@@ -74,7 +81,7 @@ def accuracy(
     """Over a ranking of all items; those of the history left out where nobody takes one twice."""
     better, tied = [], []
     for case in cases:
-        scores = predictor.scores(case.history)
+        scores = predictor(case)
         if leave_out_seen:
             scores = scores.copy()
             scores[case.history] = -np.inf

@@ -22,10 +22,11 @@ from benchmarks import report
 from benchmarks.paper_rows.next_item import (
     Case,
     Predictor,
-    Served,
     accuracy,
     as_data_set,
     combinations,
+    of_baseline,
+    of_generation,
     rounded,
     tuned,
 )
@@ -80,7 +81,10 @@ def _split(sequences: list[Int64s], times_ms: list[Int64s], items: int) -> Split
     return Split(
         [sequence[:-1] for sequence in sequences],
         [times[:-1] for times in times_ms],
-        [Case(sequence[:-1], int(sequence[-1])) for sequence in sequences],
+        [
+            Case(sequence[:-1], times[:-1], int(sequence[-1]))
+            for sequence, times in zip(sequences, times_ms, strict=True)
+        ],
         items,
     )
 
@@ -113,7 +117,7 @@ def _made(model: Model, split: Split, run: Run) -> Made:
 
 
 def _of(baseline: Any, split: Split) -> Any:
-    return lambda **parameters: baseline(split.sequences, split.items, **parameters)
+    return lambda **parameters: of_baseline(baseline(split.sequences, split.items, **parameters))
 
 
 def _folded_in(split: Split, run: Run) -> Iterator[tuple[dict[str, Any], Predictor]]:
@@ -125,15 +129,15 @@ def _folded_in(split: Split, run: Run) -> Iterator[tuple[dict[str, Any], Predict
             model = Als(**factors, **fold_in)
             other = fitted._replace(encoder=fitted.encoder | fold_in)
             generation = in_memory(fitting.make(1, model, other, data, {}))
-            yield factors | fold_in, Served(generation, split.items)
+            yield factors | fold_in, of_generation(generation, split.items)
 
 
 def evaluate(folder: Path) -> dict[str, Any]:
     told = json.loads((folder / "chosen.json").read_text())
     split, chosen = read(told["seed"]), told["chosen"]
 
-    def served(name: str, generation: str) -> Served:
-        return Served(Generation(LocalStore(folder / name).get(generation)), split.items)
+    def served(name: str, generation: str) -> Predictor:
+        return of_generation(Generation(LocalStore(folder / name).get(generation)), split.items)
 
     predictors: dict[str, Predictor] = {
         "sequence encoder": served("encoder", told["encoder"]),

@@ -22,11 +22,12 @@ from benchmarks import report
 from benchmarks.paper_rows.next_item import (
     Case,
     Predictor,
-    Served,
     accuracy,
     as_data_set,
     as_history,
     combinations,
+    of_baseline,
+    of_generation,
     rounded,
     tuned,
 )
@@ -94,7 +95,7 @@ def read(seed: int, days_before: int) -> Split:
     learned = by_end[ends[by_end] <= test_end - DAY_MS]
     tested = by_end[(ends[by_end] > test_end - DAY_MS) & (ends[by_end] <= test_end)]
     cases = [
-        Case(sequences[session][:place], int(sequences[session][place]))
+        Case(sequences[session][:place], times[session][:place], int(sequences[session][place]))
         for session in tested
         for place in range(1, len(sequences[session]))
     ]
@@ -106,18 +107,16 @@ def read(seed: int, days_before: int) -> Split:
     )
 
 
-class Fused:
+def fused(live: LiveSystem, blend: LinearBlend, items: int) -> Predictor:
     """The live system's candidates, scored by a blend; other items stand behind all of them."""
 
-    def __init__(self, live: LiveSystem, blend: LinearBlend, items: int) -> None:
-        self._live, self._blend, self._items = live, blend, items
+    def scores(case: Case) -> Float64s:
+        candidates = live.candidates_after(as_history(case))
+        found = np.full(items, -np.inf)
+        found[np.array(candidates.item_ids, np.int64)] = blend.score(candidates.features)
+        return found
 
-    def scores(self, history: Int64s) -> Float64s:
-        found = self._live.candidates_after(as_history(history))
-        scores = np.full(self._items, -np.inf)
-        numbers = np.array(found.item_ids, np.int64)
-        scores[numbers] = self._blend.score(found.features)
-        return scores
+    return scores
 
 
 def live_system(split: Split, generation: Generation) -> LiveSystem:
@@ -142,7 +141,7 @@ def blends(live: LiveSystem, cases: list[Case]) -> dict[str, LinearBlend]:
     """The weights of all layers, and of those that only count, learned on the cases."""
     features, relevant = [], []
     for case in cases:
-        found = live.candidates_after(as_history(case.history))
+        found = live.candidates_after(as_history(case))
         features.append(np.stack([found.features[name] for name in live.features], axis=1))
         relevant.append(np.array(found.item_ids, np.int64) == case.target)
     every = np.concatenate(features).astype(np.float32)
@@ -207,7 +206,7 @@ def generation(folder: Path, name: str) -> Generation:
 
 
 def _of(baseline: Any, split: Split) -> Any:
-    return lambda **parameters: baseline(split.sequences, split.items, **parameters)
+    return lambda **parameters: of_baseline(baseline(split.sequences, split.items, **parameters))
 
 
 def evaluate(folder: Path) -> dict[str, Any]:
@@ -216,9 +215,9 @@ def evaluate(folder: Path) -> dict[str, Any]:
     encoder = generation(folder / "encoder", told["encoder"])
     live = live_system(split, encoder)
     predictors: dict[str, Predictor] = {
-        FUSION: Fused(live, LinearBlend(told["weights"][FUSION]), split.items),
-        ENCODER_ALONE: Served(encoder, split.items),
-        COUNTS: Fused(live, LinearBlend(told["weights"][COUNTS]), split.items),
+        FUSION: fused(live, LinearBlend(told["weights"][FUSION]), split.items),
+        ENCODER_ALONE: of_generation(encoder, split.items),
+        COUNTS: fused(live, LinearBlend(told["weights"][COUNTS]), split.items),
     }
     for measure, short in (("hit_rate", "HR"), ("mrr", "MRR")):
         for name, baseline in (("v-sknn", SessionKnn), ("markov chain", MarkovChain)):
