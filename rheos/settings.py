@@ -187,7 +187,7 @@ class RetrievalSettings(Struct, frozen=True, forbid_unknown_fields=True):
     vector_weight: Annotated[float, Meta(ge=0, description="Share of the user vector.")] = 0.4
     item_weights_weight: Annotated[
         float, Meta(ge=0, description="Share of the generation's item weights, if it has some.")
-    ] = 1.0
+    ] = 2.0
     near_weight: Annotated[float, Meta(ge=0, description="Share of the near next-lists.")] = 0.0
     far_weight: Annotated[float, Meta(ge=0, description="Share of the far next-lists.")] = 0.6
     far_damping: Annotated[
