@@ -70,6 +70,14 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     assert manifest.metrics["gate_hr@20"] == manifest.metrics["gate_recall@20"] <= 1
     assert 0 < manifest.metrics["gate_mrr@20"] < manifest.metrics["gate_ndcg@20"]
     assert manifest.metrics["gate_queries"] >= 50
+    store = LocalStore(settings.store_dir)
+    report = msgspec.json.decode(store.extra(outcome.generation, "report.json"))
+    assert report["number"] == manifest.number
+    assert report["rows"][0]["all"]["measures"]["ndcg"]["mean"] == outcome.candidate_ndcg
+    assert report["gate"]["passed"]
+    assert (
+        f"Generation {manifest.number}" in store.extra(outcome.generation, "report.html").decode()
+    )
     assert manifest.metrics["gate_against_ndcg@20"] == outcome.against_ndcg
     gain = manifest.metrics["gate_difference"]
     assert manifest.metrics["gate_difference_low"] < gain < manifest.metrics["gate_difference_high"]
