@@ -74,7 +74,8 @@ def against_negatives(
         free = np.ones(len(row_of), bool)
         free[rows] = False
         free[[row_of[item] for item in history.item_ids if item in row_of]] = False
-        drawn = random.permutation(np.flatnonzero(free))[: len(rows)]
+        others = np.flatnonzero(free)
+        drawn = random.choice(others, min(len(others), len(rows)), replace=False, shuffle=False)
         scores.append(score(place, np.concatenate([rows, drawn])))
         labels.append(np.repeat([1, 0], [len(rows), len(drawn)]))
     if not scores:
