@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rheos.generation import Generation
 from rheos.item_weights import ItemWeights
+from rheos.snapshot import Manifest, Snapshot, SnapshotError
 from rheos.state import History
 
 PARAMETERS = {"session_gap_s": 1800, "half_steps": 4.0, "before": 0.5, "last": 6}
@@ -160,3 +162,35 @@ def test_wrong_parameters_are_named(name: str, value: Any) -> None:
     without = {key: kept for key, kept in PARAMETERS.items() if key != name}
     with pytest.raises(KeyError, match=name):
         ItemWeights.load(without, drawn(3, each=2).tensors())
+
+
+def generation_of(tensors: dict[str, np.ndarray], parameters: dict[str, Any]) -> Generation:
+    manifest = Manifest(
+        number=1,
+        model="test",
+        dimensions=2,
+        items=3,
+        interactions=1,
+        created_ms=0,
+        window={},
+        parameters={},
+        metrics={},
+        encoder={"kind": "fold_in", "alpha": 1.0, "regularisation": 1.0},
+        item_weights=parameters,
+        software={},
+    )
+    whole = {"item_vectors": np.ones((3, 2), np.float32), "popularity": np.ones(3, np.float32)}
+    return Generation(Snapshot("1-00000000", manifest, ["a", "b", "c"], whole | tensors))
+
+
+def test_a_generation_with_broken_weights_is_refused() -> None:
+    right = drawn(3, each=2).tensors()
+    assert generation_of(right, PARAMETERS).item_weights is not None
+    outside = right | {"item_weights.targets": np.full(6, 3, np.int32)}
+    of_others = drawn(4, each=2).tensors()
+    without = {name: tensor for name, tensor in right.items() if not name.endswith("starts")}
+    for tensors in (outside, of_others, without):
+        with pytest.raises(SnapshotError, match="item weights"):
+            generation_of(tensors, PARAMETERS)
+    with pytest.raises(SnapshotError, match="last"):
+        generation_of(right, PARAMETERS | {"last": "all"})

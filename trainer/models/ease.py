@@ -6,7 +6,7 @@ Methods for Top-N Recommender Systems" (ICDM 2011), section 3.4, but with L2 alo
 Steck, "Autoencoders that don't overfit towards the Identity" (NeurIPS 2020).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -23,6 +23,7 @@ from rheos.item_weights import ItemWeights
 from rheos.state import Float32s, Float64s, History, Int64s
 from trainer.data_set import DataSet
 from trainer.models.model import Capability, Fitted, Run
+from trainer.search_space import Range
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -91,6 +92,12 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "explain", "item_weights"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "regularisation": Range(1.0, 1000.0, log=True),
+        "dropout": Range(0.0, 0.9),
+        "damping": Range(0.0, 0.7),
+        "half_steps": Range(2.0, 100.0, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         with threadpool_limits(max(1, run.threads)):
@@ -144,7 +151,9 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
 
     def _exact(self, sessions: "_Sessions", run: Run) -> sparse.csr_array:
         """B_ij = -P_ij / P_jj, P = (G + Λ)⁻¹ (eq. 8); the largest of each row."""
-        gram = (sessions.matrix.T @ sessions.weighted).toarray(order="F").astype(np.float32)
+        together = (sessions.matrix.T @ sessions.weighted).astype(np.float32)
+        gram = together.toarray(order="F")
+        del together
         run.progress("fit", 1, 3)
         np.fill_diagonal(gram, self._diagonal(np.diag(gram)))
         factor, failed = spotrf(gram, lower=1, overwrite_a=1)
@@ -155,12 +164,13 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
                 f"ease: no inverse in single precision; regularisation"
                 f" {self.regularisation:g} is too small for these weights"
             )
-        diagonal = np.diag(inverse).copy()
-        inverse = np.tril(inverse, -1)
-        inverse += inverse.T
-        inverse /= -diagonal
         run.progress("fit", 2, 3)
-        kept = _largest_of_rows(inverse, self.weights)
+        diagonal = np.diag(inverse).copy()
+        np.fill_diagonal(inverse, 0.0)
+        parts = [
+            _largest_of_rows(rows / -diagonal, self.weights) for rows in _symmetric_rows(inverse)
+        ]
+        kept: sparse.csr_array = sparse.vstack(parts, format="csr")
         run.progress("fit", 3, 3)
         return kept
 
@@ -279,20 +289,25 @@ def _of_size(sizes: Int64s) -> Float64s:
     return np.where(sizes > 1, sums[sizes] / pairs, 1.0)
 
 
-def _largest_of_rows(matrix: Float32s, count: int) -> sparse.csr_array:
-    """The ``count`` largest entries by size of each row of a square matrix, zeros left out."""
-    items = len(matrix)
-    parts: list[sparse.csr_array] = []
+def _symmetric_rows(lower: Float32s) -> Iterator[Float32s]:
+    """The rows (n, N) of a symmetric matrix, some at a time, from its lower triangle alone."""
+    items = len(lower)
     size = max(1, BLOCK_CELLS // items)
     for start in range(0, items, size):
-        block = matrix[start : start + size]
-        if count < items:
-            sizes = np.abs(block)
-            edge = np.partition(sizes, items - count, axis=1)[:, items - count, None]
-            block = np.where(sizes >= edge, block, 0)
-        parts.append(sparse.csr_array(block))
-    kept: sparse.csr_array = sparse.vstack(parts, format="csr")
-    return kept
+        end = min(start + size, items)
+        corner = np.tril(lower[start:end, start:end], -1)
+        corner += np.tril(lower[start:end, start:end]).T
+        yield np.hstack([lower[start:end, :start], corner, lower[end:, start:end].T])
+
+
+def _largest_of_rows(rows: Float32s, count: int) -> sparse.csr_array:
+    """The ``count`` largest entries by size of each of some rows (n, N), zeros left out."""
+    items = rows.shape[1]
+    if count < items:
+        sizes = np.abs(rows)
+        edge = np.partition(sizes, items - count, axis=1)[:, items - count, None]
+        rows = np.where(sizes >= edge, rows, np.float32(0))
+    return sparse.csr_array(rows)
 
 
 def _largest(rows: sparse.csr_array, count: int) -> sparse.csr_array:
