@@ -42,6 +42,8 @@ from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.state import Float32s, Float64s, History, Int64s
 
+NEXT_LAYERS = ("near", "far")
+
 OVER_FETCH = 4  # a search whose answers were mostly filtered is repeated that much deeper
 SIMILAR_DEPTH = 4  # inner products prefer long vectors: cosine picks from that many times k
 
@@ -89,7 +91,7 @@ def layer_names(generation: Generation) -> list[str]:
     """The layers that ``gather`` may give with ``every_layer``."""
     ranker = [] if generation.ranker is None else ["ranker"]
     item_weights = [] if generation.item_weights is None else ["item_weights"]
-    return ["vector", *ranker, *item_weights, "near", "far", "own", "trend"]
+    return ["vector", *ranker, *item_weights, *NEXT_LAYERS, "own", "trend"]
 
 
 class Retrieval:
@@ -97,7 +99,7 @@ class Retrieval:
 
     def __init__(self, settings: Settings, view: LiveView) -> None:
         self._retrieval = settings.retrieval
-        self._next_weights = (settings.retrieval.near_weight, settings.retrieval.far_weight)
+        self._weights = settings.retrieval.weights()
         self._gap_ms = settings.history.session_gap_s * 1000
         self._view = view
 
@@ -180,8 +182,8 @@ class Retrieval:
         if following is not None:
             depth = max(settings.next_depth, wish.k)
             numbers = filter_.only(following.numbers)
-            for weight, scores in zip(self._next_weights, following.of(numbers), strict=True):
-                if every_layer or weight > 0:
+            for name, scores in zip(NEXT_LAYERS, following.of(numbers), strict=True):
+                if every_layer or self._weights[name] > 0:
                     parts.append(best(numbers, scores, depth))
         own: OwnScores | None = None
         if HISTORY in wish.sources and not settings.leave_out_seen:
@@ -192,30 +194,26 @@ class Retrieval:
         candidates = union(parts)
 
         layers: list[Layer] = []
+
+        def add(name: str, source: str, scores: Float64s) -> None:
+            layers.append(Layer(name, source, self._weights[name], scores))
+
         if serving is not None and vector is not None and wish.sources & {VECTOR, NEW}:
             told = _vector_scores(serving, vector, user_vector, candidates)
             if not every_layer:  # the last word alone: the ranker's, where there is one
                 told = dict([told.popitem()])
-            layers += [
-                Layer(name, VECTOR, settings.vector_weight, scores) for name, scores in told.items()
-            ]
+            for name, scores in told.items():
+                add(name, VECTOR, scores)
         if serving is not None and together is not None:
-            scores = together.of(serving.rows(candidates))
-            weight = settings.item_weights_weight
-            layers.append(Layer("item_weights", ITEM_WEIGHTS, weight, scores))
+            add("item_weights", ITEM_WEIGHTS, together.of(serving.rows(candidates)))
         if following is not None and len(following.numbers):
-            layers += [
-                Layer(name, NEXT, weight, scores)
-                for name, weight, scores in zip(
-                    ("near", "far"), self._next_weights, following.of(candidates), strict=True
-                )
-                if every_layer or weight > 0
-            ]
+            for name, scores in zip(NEXT_LAYERS, following.of(candidates), strict=True):
+                if every_layer or self._weights[name] > 0:
+                    add(name, NEXT, scores)
         if own is not None and len(own.numbers):
-            layers.append(Layer("own", HISTORY, settings.own_weight, own.of(candidates)))
+            add("own", HISTORY, own.of(candidates))
         if TREND in wish.sources:
-            trend = view.trend.scores(candidates)
-            layers.append(Layer("trend", TREND, settings.trend_weight, trend))
+            add("trend", TREND, view.trend.scores(candidates))
         return Gathered(candidates, layers, recent, taken)
 
     def blended(self, gathered: Gathered, history: History, blend: Blend, k: int) -> Ranked:

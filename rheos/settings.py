@@ -203,6 +203,18 @@ class RetrievalSettings(Struct, frozen=True, forbid_unknown_fields=True):
         bool, Meta(description="Leave items of the user's history out of the answer.")
     ] = True
 
+    def weights(self) -> dict[str, float]:
+        """By layer, what ranks without a blend; a ranker's scores stand for the vector's."""
+        return {
+            "vector": self.vector_weight,
+            "ranker": self.vector_weight,
+            "item_weights": self.item_weights_weight,
+            "near": self.near_weight,
+            "far": self.far_weight,
+            "own": self.own_weight,
+            "trend": self.trend_weight,
+        }
+
 
 class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """When and what the trainer fits."""

@@ -14,7 +14,7 @@ from rheos.blend import Blend
 from rheos.events import Event
 from rheos.generation import Generation
 from rheos.live_system import LiveSystem
-from rheos.settings import RetrievalSettings, Settings
+from rheos.settings import Settings
 from rheos.state import Float64s, Int64s
 from trainer import bootstrap
 from trainer.blending.examples import Examples, Recorder
@@ -62,11 +62,14 @@ def learn_for(
     """What orders the candidates of the next generation, by the setting ``trainer.blend``.
 
     Learned with ``candidate``, which was fitted on the interactions ``earlier`` (n,) of ``data``
-    alone. Where too few are newer, the blend of ``serving`` stays, if it is of the same model.
+    alone. Where too few are newer, the blend of ``serving`` stays, if it is of the same model. A
+    model that guards its users' privacy gets none: a blend would tell what it hides.
     """
     kind = settings.trainer.blend
     if kind == "none":
         return Learned(None, "", {})
+    if candidate.manifest.privacy is not None:
+        return Learned(None, f"no blend: {candidate.manifest.model} guards its users' privacy", {})
     examples = record(settings, candidate, data, earlier, run.progress)
     if examples is not None and len(examples) >= LEAST_QUERIES["linear"]:
         return learn(examples, kind, settings, run.threads)
@@ -129,7 +132,9 @@ def learn(examples: Examples, kind: Kind, settings: Settings, threads: int) -> L
     trial = fit_blends(earlier, kind, settings, threads)
     found = {name: gains(_scores(blend, checked), checked) for name, blend in trial.items()}
     found |= {layer: gains(checked.column(f"{layer}.z"), checked) for layer in checked.layers}
-    unlearned = weights_of_settings(settings.retrieval, examples.layers)
+    unlearned = settings.retrieval.weights()
+    if "ranker" in examples.layers:
+        unlearned["vector"] = 0.0
     found["settings"] = gains(weighted(checked, unlearned), checked)
     figures = {name: float(values.mean()) for name, values in found.items()}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
@@ -141,19 +146,6 @@ def learn(examples: Examples, kind: Kind, settings: Settings, threads: int) -> L
                 blend, f"blend {name}: NDCG@{K} on {len(checked)} queries {told}", figures
             )
     return Learned(None, f"no blend: NDCG@{K} on {len(checked)} queries {told}", figures)
-
-
-def weights_of_settings(retrieval: RetrievalSettings, layers: list[str]) -> dict[str, float]:
-    """By layer, what ranks where there is no blend: a ranker's scores stand for the vector's."""
-    ruled = {"vector": 0.0} if "ranker" in layers else {}
-    return {
-        "ranker": retrieval.vector_weight,
-        "vector": retrieval.vector_weight,
-        "item_weights": retrieval.item_weights_weight,
-        "near": retrieval.near_weight,
-        "far": retrieval.far_weight,
-        "trend": retrieval.trend_weight,
-    } | ruled
 
 
 def fit_blends(
