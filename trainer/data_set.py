@@ -169,7 +169,11 @@ def load(archive: Archive, rules: EventRules, most: int = 0) -> DataSet:
     window = archive.window()
     since = _begin_of_newest(archive, window, most) if most else 0
     users, items = _Numbers(), _Numbers()
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _DTYPES}
+    # Room for all, of which only what is filled takes memory: batches kept apart until the end
+    # would take it twice.
+    room = sum(end - begin for begin, end in window.values())
+    columns = {name: np.empty(room, dtype) for name, dtype in _DTYPES.items()}
+    count = 0
     begins = {name: end for name, (_, end) in window.items()}
     for partition, found in archive.scan(_COLUMNS, window, since_ms=since):
         recent = found.filter(pa.compute.greater_equal(found.column("append_time_ms"), since))
@@ -178,6 +182,7 @@ def load(archive: Archive, rules: EventRules, most: int = 0) -> DataSet:
         begins[str(partition)] = min(begins[str(partition)], recent.column("offset")[0].as_py())
         weights, known = _weigh(recent, rules)
         kept = recent.filter(pa.array(known))
+        place = slice(count, count + len(kept))
         for name, column in {
             "users": users.of_column(kept.column("user_id")),
             "items": items.of_column(kept.column("item_id")),
@@ -188,11 +193,10 @@ def load(archive: Archive, rules: EventRules, most: int = 0) -> DataSet:
             "partitions": np.full(len(kept), partition, np.int32),
             "offsets": kept.column("offset").to_numpy(),
         }.items():
-            parts[name].append(column)
-    columns = {}
-    for name, dtype in _DTYPES.items():
-        # One after the other, and each batch's arrays freed at once: never two of everything.
-        columns[name] = np.concatenate([np.zeros(0, dtype), *parts.pop(name)])
+            columns[name][place] = column
+        count = place.stop
+    for name in _DTYPES:
+        columns[name] = columns[name][:count]
     if since:
         window = {name: (begins[name], end) for name, (_, end) in window.items()}
     data = _sorted(users, items, columns)
@@ -267,11 +271,13 @@ def _first_arrivals(users: Int32s, event_hashes: UInt64s, offsets: Int64s) -> In
     A user has one partition, so that offsets order all of her events.
     """
     order = np.lexsort((offsets, event_hashes, users))
-    repeats = np.zeros(len(order), bool)
-    repeats[1:] = (np.diff(users[order]) == 0) & (
-        event_hashes[order][1:] == event_hashes[order][:-1]
-    )
-    return order[~repeats]
+    first = np.ones(len(order), bool)
+    hashes = event_hashes[order]
+    first[1:] = hashes[1:] != hashes[:-1]
+    del hashes
+    owners = users[order]
+    first[1:] |= owners[1:] != owners[:-1]
+    return order[first]
 
 
 class _Numbers:

@@ -23,6 +23,7 @@ COMMANDS = {
     "trainer": "rheos.cli.worker:trainer",
     "train": "rheos.cli.train:command",
     "models": "rheos.cli.models:command",
+    "tune": "rheos.cli.tune:command",
     "generations": "rheos.cli.generations:app",
     "evaluate": "rheos.cli.evaluate:app",
     "replay": "rheos.cli.replay:command",

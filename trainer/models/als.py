@@ -7,6 +7,7 @@ Collaborative Filtering" (RecSys 2011).
 """
 
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -19,6 +20,7 @@ from rheos.fold_in import FoldIn
 from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet, Pairs, pairs
 from trainer.models.model import Capability, Fitted, Run
+from trainer.search_space import Range
 
 BLOCK_PAIRS = 4096
 """Pairs solved at once, padding included: their (4096, 64) float32 factors fill 1 MB of cache."""
@@ -50,6 +52,12 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str] = "als"
     can: ClassVar[frozenset[Capability]] = frozenset({"item_vectors", "fold_in", "explain"})
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "regularisation": Range(1e-3, 1.0, log=True),
+        "alpha": Range(1.0, 100.0, log=True),
+        "half_steps": Range(0.5, 20.0, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         found = pairs(data)

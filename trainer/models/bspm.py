@@ -4,6 +4,7 @@ Choi, Hong, Park & Cho, "Blurring-Sharpening Process Models for Collaborative Fi
 2023): the operator is in ``trainer.models.blurring``.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from trainer.models.blurring import Blurring
 from trainer.models.interaction_graph import graph_of
 from trainer.models.low_rank import low_rank
 from trainer.models.model import Capability, Fitted, Run
+from trainer.search_space import Range
 
 BLOCK_CELLS = 1 << 24
 """Numbers of the operator that stand in memory at once, a few times over: 64 MB of float32."""
@@ -53,6 +55,12 @@ class Bspm(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "explain", "item_weights"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "rank": Range(64, 1024, log=True),
+        "low_pass": Range(0.0, 1.0),
+        "sharpening": Range(0.5, 2.7),
+        "half_steps": Range(1.0, 50.0, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         graph = graph_of(data)

@@ -4,7 +4,7 @@ He, Deng, Wang, Li, Zhang & Wang, "LightGCN: Simplifying and Powering Graph Conv
 Recommendation" (SIGIR 2020): propagation eq. 3, layers eq. 4, loss eq. 15.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar
 
@@ -22,6 +22,7 @@ from trainer.models.interaction_graph import InteractionGraph, graph_of
 from trainer.models.model import Capability, Fitted, Run
 from trainer.models.propagation import Adjacency, adjacency_on, layers, propagate
 from trainer.models.triples import Draws, bpr
+from trainer.search_space import Range
 from trainer.validation import HeldOut, hold_out
 
 BLOCK = 8192
@@ -72,6 +73,15 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "explain", "warm_start", "distributed"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "layers": Range(1, 4),
+        "steps": Range(300, 6000, log=True),
+        "negatives": Range(1, 32, log=True),
+        "learning_rate": Range(0.01, 0.3, log=True),
+        "regularisation": Range(1e-6, 1e-2, log=True),
+        "half_steps": Range(1.0, 50.0, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         return self.watched(data, run, lambda done, embeddings: None)

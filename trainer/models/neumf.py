@@ -4,7 +4,7 @@ He, Liao, Zhang, Nie, Hu & Chua, "Neural Collaborative Filtering" (WWW 2017): GM
 NeuMF eq. 12, the loss eq. 7, pre-training section 3.4.1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -19,6 +19,7 @@ from trainer.data_set import DataSet, pairs
 from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_map import HALF_STEPS, HistoryMapFit
 from trainer.models.neumf_network import Network, Sizes
+from trainer.search_space import Range
 
 
 class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +62,15 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "explain", "rerank", "probabilities"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(8, 128, log=True),
+        "mlp_factors": Range(8, 128, log=True),
+        "mlp_layers": Range(1, 4),
+        "epochs": Range(4, 40, log=True),
+        "negatives": Range(1, 10),
+        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "regularisation": Range(1e-7, 1e-3, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         with _threads(run.threads):

@@ -7,6 +7,7 @@ cross-entropy against one drawn item is known to be what held it back (Klenitski
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from trainer.early_stopping import EarlyStopping
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.sasrec_network import NEVER, Network, Sizes
 from trainer.models.sasrec_windows import Batch, Windows
+from trainer.search_space import Range
 from trainer.validation import HeldOut, hold_out
 
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
@@ -62,6 +64,13 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str] = "sasrec"
     can: ClassVar[frozenset[Capability]] = frozenset({"item_vectors", "fold_in", "warm_start"})
+    space: ClassVar[Mapping[str, Range]] = {
+        "blocks": Range(1, 3),
+        "dropout": Range(0.0, 0.6),
+        "epochs": Range(5, 100, log=True),
+        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "negatives": Range(256, 8192, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         if not (data.weights > 0).any():
