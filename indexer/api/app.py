@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from indexer.api import docs, events, items, openapi, recommendations, status, users
+from indexer.api import docs, events, generations, items, openapi, recommendations, status, users
 from indexer.api.admission import Admission
 from indexer.api.endpoint import Call, Endpoint, json_response, serve
 from indexer.api.error import ApiError, on_api_error, on_crash, on_http_error
@@ -60,6 +60,7 @@ def endpoints() -> list[Endpoint]:
         *events.ENDPOINTS,
         *items.ENDPOINTS,
         *users.ENDPOINTS,
+        *generations.ENDPOINTS,
         *status.ENDPOINTS,
     ]
 

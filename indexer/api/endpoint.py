@@ -4,7 +4,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
@@ -18,6 +18,8 @@ from rheos.ids import id_problem
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # 1,000 events of 4 kB
 BODY_TIMEOUT_S = 10
+
+Html = Annotated[str, msgspec.Meta(description="A page of HTML.")]
 
 encode_json = msgspec.json.Encoder().encode
 

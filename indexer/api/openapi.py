@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from indexer.api.endpoint import Endpoint
+from indexer.api.endpoint import Endpoint, Html
 from rheos.ids import MAX_ID_BYTES
 
 _REFERENCES = "#/components/schemas/{name}"
@@ -104,5 +104,5 @@ def _query_parameters(endpoint: Endpoint, max_k: int) -> list[dict[str, Any]]:
 
 
 def _response(status: int, schema: dict[str, Any], kind: Any) -> dict[str, Any]:
-    media = "text/plain" if kind is str else "application/json"
+    media = {str: "text/plain", Html: "text/html"}.get(kind, "application/json")
     return {"description": _PHRASES[status], "content": {media: {"schema": schema}}}

@@ -108,7 +108,11 @@ def generation(
 
 
 def stored(
-    store: LocalStore, item_ids: Sequence[str], item_vectors: Float32s, number: int = 1
+    store: LocalStore,
+    item_ids: Sequence[str],
+    item_vectors: Float32s,
+    number: int = 1,
+    files: Mapping[str, bytes] = {},
 ) -> str:
     """A generation's name after its snapshot was put into ``store``."""
     count, dimensions = item_vectors.shape
@@ -116,4 +120,5 @@ def stored(
         manifest(number, count, dimensions),
         item_ids,
         {"item_vectors": item_vectors, "popularity": np.ones(count, np.float32)},
+        files,
     )

@@ -346,3 +346,23 @@ def test_the_page_and_the_docs_are_served_without_help_from_elsewhere(
     assert client.get("/openapi.json").json()["openapi"].startswith("3.")
     assert client.get("/page/../worker.py").status_code == 404
     assert client.get("/page/%2e%2e/worker.py").status_code == 404
+
+
+def test_a_stored_generations_report_is_served_as_json_and_as_a_page(
+    client: httpx.Client, feed: Feed
+) -> None:
+    files = {"report.json": b'{"number": 1}', "report.html": b"<!doctype html><p>fine"}
+    name = shop.stored(feed.store, ITEMS[:39], shop.vectors(39), files=files)
+    answer = client.get(f"/v1/generations/{name}/report")
+    assert (answer.status_code, answer.json()) == (200, {"number": 1})
+    page = client.get(f"/v1/generations/{name}/report.html")
+    assert page.content == files["report.html"]
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+
+    (feed.settings.store_dir / name / "report.html").write_text("<p>not what was written")
+    serving = client.get("/v1/status").json()["generation"]["name"]
+    for wrong in (f"{name}/report.html", f"{serving}/report", "9-00000000/report", "..%2F/report"):
+        refused = client.get(f"/v1/generations/{wrong}")
+        assert refused.status_code == 404
+        assert refused.json()["error"]["code"] == "not_found"
