@@ -26,8 +26,9 @@ from rheos.row_file import RowFile
 from rheos.settings import Settings, from_tree
 from rheos.snapshot_store import LocalStore
 from trainer import data_set, fitting
-from trainer.blending.examples import Examples, Recorder
+from trainer.blending.examples import Examples
 from trainer.blending.learning import fit_blends
+from trainer.blending.rehearsal import rehearse, spans
 from trainer.evaluation import event_log, prequential
 from trainer.evaluation.event_log import EventLog, LogFormat
 from trainer.evaluation.metrics import Accuracy
@@ -36,7 +37,7 @@ from trainer.models.als import Als
 from trainer.models.ease import Ease
 from trainer.models.model import Run
 
-WEEK_MS = 7 * 24 * 3600 * 1000
+WEEK = 7.0  # days
 EVERY = 7
 K = 20
 NEVER = 1e9  # days: the nightly batch is not asked about here
@@ -73,15 +74,8 @@ def prices(events: list[Event]) -> list[Item]:
 
 
 def weeks(log: EventLog, begin: float, end: float) -> list[tuple[int, int]]:
-    """The events [begin, end) of the log cut into spans that need a fit before them."""
-    spans = []
-    first, last = int(len(log.events) * begin), int(len(log.events) * end)
-    start = first
-    for n in range(first, last):
-        if log.times_ms[n] - log.times_ms[start] > WEEK_MS:
-            spans.append((start, n))
-            start = n
-    return [*spans, (start, last)]
+    """The part of the log between two shares of it, cut where a fit is due."""
+    return spans(log, int(len(log.events) * begin), int(len(log.events) * end), WEEK)
 
 
 def fit_weekly(log: EventLog, folder: Path, begin: float, end: float, run: Run) -> dict[str, Any]:
@@ -150,14 +144,22 @@ def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
 def record(log: EventLog, settings: Settings, folder: Path) -> Examples:
     """The second quarter's questions: every EVERY-th event of the whole log."""
     live = LiveSystem(settings, log.item_ids, K)
-    recorder = Recorder(live, log.events[: int(len(log.events) * 0.5)], settings)
-    asked = [int(n) for n in recorder.askable() if n % EVERY == 0]
-    for start, end in weeks(log, 0.25, 0.5):
-        recorder.play(start)
-        live.describe(prices(log.events[:start]))
-        live.serve(stored(folder, start))
-        recorder.play(end, [n for n in asked if start <= n < end])
-    examples = recorder.examples()
+
+    def generation_of(events: int) -> Generation:
+        live.describe(prices(log.events[:events]))
+        return stored(folder, events)
+
+    quarter = len(log.events) // 4
+    examples = rehearse(
+        log,
+        live,
+        generation_of,
+        settings,
+        begin=quarter,
+        end=2 * quarter,
+        every=EVERY,
+        days=WEEK,
+    )
     assert examples is not None
     return examples
 
@@ -174,7 +176,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
         generation = stored(folder, events)
         return Fitted(generation, np.zeros((len(log.user_ids), generation.dimensions), np.float32))
 
-    plan = Plan(k=K, every=EVERY, nightly_days=NEVER)
+    plan = Plan(k=K, every=EVERY, nightly_days=NEVER, live_days=WEEK)
     found = prequential.run(log, live, fit, plan, lambda done, total: None)
     told = {name: groups for name, groups in found.rows.items() if name != NIGHTLY}
     return {

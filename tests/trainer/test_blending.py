@@ -13,8 +13,10 @@ from rheos.settings import from_tree
 from trainer.blending import lambdamart
 from trainer.blending.examples import Examples, Recorder
 from trainer.blending.learning import learn, learn_for
+from trainer.blending.rehearsal import rehearse, spans
 from trainer.blending.weights import fit_weights, gains, shortlisted, weighted
 from trainer.data_set import of_interactions
+from trainer.evaluation import event_log
 from trainer.evaluation.refit import in_memory
 from trainer.fitting import make
 from trainer.models.als import Als
@@ -236,6 +238,26 @@ def test_a_log_without_questions_has_no_examples() -> None:
     assert playing.askable().tolist() == []
     playing.play(2)
     assert playing.examples() is None
+
+
+def test_a_rehearsal_asks_in_its_part_of_the_log_and_fits_on_what_lies_before() -> None:
+    log = event_log.of_events(LOG)
+    assert spans(log, 0, len(LOG), 1.0) == [(0, 10), (10, 11)]
+    assert spans(log, 3, len(LOG), 0.5) == [(3, 6), (6, 11)]
+    asked: list[int] = []
+    live = recorder(LOG)._live
+
+    def generation_of(events: int) -> Any:
+        asked.append(events)
+
+    live.serve = lambda generation: None  # type: ignore[method-assign]
+    settings = from_tree({})
+    found = rehearse(log, live, generation_of, settings, begin=3, end=len(LOG), every=2, days=0.5)
+    assert asked == [3, 6]
+    assert found is not None
+    # Of 5, 6, 8 and 9, before which a question has an answer, each second place of the log.
+    assert found.column("count")[found.begins[:-1]].tolist() == [6, 8]
+    assert rehearse(log, live, generation_of, settings, begin=10, end=11, every=1, days=1) is None
 
 
 def shop(count: int, seed: int = 0) -> Any:

@@ -5,7 +5,7 @@ which it did not see; else a simpler blend takes its place, or none.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 import msgspec
 import numpy as np
@@ -71,13 +71,16 @@ def learn_for(
     if candidate.manifest.privacy is not None:
         return Learned(None, f"no blend: {candidate.manifest.model} guards its users' privacy", {})
     examples = record(settings, candidate, data, earlier, run.progress)
-    if examples is not None and len(examples) >= LEAST_QUERIES["linear"]:
-        return learn(examples, kind, settings, run.threads)
-    reason = f"fewer than {LEAST_QUERIES['linear']} questions to learn a blend from"
     same = serving is not None and serving.manifest.model == candidate.manifest.model
-    if serving is None or not same or serving.blend is None:
-        return Learned(None, f"no blend: {reason}", {})
-    return Learned(serving.blend, f"the blend of {serving.name} stays: {reason}", {})
+    if is_enough(examples) or serving is None or not same or serving.blend is None:
+        return learn(examples, kind, settings, run.threads)
+    reason = f"the blend of {serving.name} stays: too few questions to learn one from"
+    return Learned(serving.blend, reason, {})
+
+
+def is_enough(examples: Examples | None) -> TypeGuard[Examples]:
+    """Whether there are queries enough to learn any blend from."""
+    return examples is not None and len(examples) >= LEAST_QUERIES["linear"]
 
 
 def attach(made: Made, blend: Blend) -> Made:
@@ -120,11 +123,14 @@ def record(
     return recorder.examples()
 
 
-def learn(examples: Examples, kind: Kind, settings: Settings, threads: int) -> Learned:
+def learn(examples: Examples | None, kind: Kind, settings: Settings, threads: int) -> Learned:
     """The blend of a kind, if it holds out against its parts; for trees else the linear one.
 
-    It is then fitted again on all ``examples``. Raises ValueError for fewer than two of them.
+    It is then fitted again on all ``examples``.
     """
+    if not is_enough(examples):
+        reason = f"no blend: fewer than {LEAST_QUERIES['linear']} questions to learn one from"
+        return Learned(None, reason, {})
     if len(examples) < LEAST_QUERIES[kind]:
         kind = "linear"
     cut = round(len(examples) * (1 - CHECKED_SHARE))

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rheos.cli.evaluate import event_file
 from rheos.cli.evaluate.conditions import conditions
 from rheos.cli.evaluate.event_file import Reading
+from rheos.settings import Settings
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -35,7 +36,9 @@ def command(
     Every k-th event of the second half is scored if its item is new to the user: all items are
     ranked, those that the user had left out. The rows are live popularity; a nightly batch (the
     trainer's ALS, fitted again each day, user vectors frozen in between); and of the live system,
-    whose generation is fitted weekly, each layer alone and the list that the API would answer.
+    whose generation is fitted weekly, each layer alone and the list that the API would answer. With
+    the setting `trainer.blend` there is a row more, the list of a blend that was learned on the
+    quarter of the log before the scored part.
 
     Example: `rheos evaluate prequential online_retail.csv.xz --map user=CustomerID item=StockCode
     time=InvoiceDate --basket InvoiceNo --drop InvoiceNo=C* --positive Quantity
@@ -103,10 +106,14 @@ def command(
     with Stages() as stages:
         stages("read", 0, 0)
         log = event_file.read(file, reading, rules, shuffle_ties)
+        fit = refit.Refit(log, als, rules, seed, weigher)
+        stages("blend", 0, 0)
+        learned = _blend(settings, log, fit, plan)
+        blends = {} if learned is None or learned.blend is None else {"blend": learned.blend}
         report = evaluation.run(
             log,
-            LiveSystem(settings, log.item_ids, k),
-            refit.Refit(log, als, rules, seed, weigher),
+            LiveSystem(settings, log.item_ids, k, blends),
+            fit,
             plan,
             lambda done, total: stages("play", done, total),
             refit.Refit(log, als, rules, seed),
@@ -123,6 +130,7 @@ def command(
             "als": als,
             "item_weights": weigher,
         },
+        "blend": None if learned is None else learned.reason,
         "scored": report.scored,
         "unseen": report.unseen,
         "fits": report.fits,
@@ -136,6 +144,27 @@ def command(
         answer.print_json(result)
     else:
         _print(result, report, k)
+
+
+def _blend(settings: Settings, log: Any, fit: Any, plan: Any) -> Any:
+    """What was learned before the scored part, or None where none is wanted."""
+    if settings.trainer.blend == "none":
+        return None
+    from rheos.live_system import LiveSystem
+
+    count = len(log.events)
+    examples = importlib.import_module("trainer.blending.rehearsal").rehearse(
+        log,
+        LiveSystem(settings, log.item_ids, plan.k),
+        lambda events: fit(events).generation,
+        settings,
+        begin=max(1, int(count * (plan.begin - 0.25))),
+        end=int(count * plan.begin),
+        every=plan.every,
+        days=plan.live_days,
+    )
+    learning = importlib.import_module("trainer.blending.learning")
+    return learning.learn(examples, settings.trainer.blend, settings, 1)
 
 
 def _print(result: dict[str, Any], report: Any, k: int) -> None:
@@ -161,3 +190,5 @@ def _print(result: dict[str, Any], report: Any, k: int) -> None:
         f"{starts:,} of them at a session's start; {report.unseen:,} of items that nobody had"
         f" before; {report.fits} fits; {result['seconds']:.0f} s"
     )
+    if result["blend"]:
+        print(result["blend"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rheos.cli import main
+from trainer.blending import learning
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,22 @@ def test_prequential_says_the_same_again(invoices, capsys):
         assert main(prequential(invoices, "--json")) == 0
         found.append(json.loads(capsys.readouterr().out)["accuracy"])
     assert found[0] == found[1]
+
+
+def test_prequential_has_a_row_for_the_blend_that_was_learned_before(invoices, capsys, monkeypatch):
+    monkeypatch.setenv("RHEOS_TRAINER_BLEND", "linear")
+    assert main(prequential(invoices, "--repeats", "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "blend" not in result["accuracy"]
+    assert result["blend"].startswith("no blend: fewer than")
+    monkeypatch.setitem(learning.LEAST_QUERIES, "linear", 50)
+    assert main(prequential(invoices, "--repeats")) == 0
+    assert "blend linear: NDCG@20 on" in capsys.readouterr().out
+    assert main(prequential(invoices, "--repeats", "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    found = result["accuracy"]["blend"]["all"]
+    assert found["cases"] == result["scored"]
+    assert found["hit_rate"] > result["accuracy"]["popularity"]["all"]["hit_rate"]
 
 
 def test_prequential_prints_a_table(invoices, capsys):
