@@ -1,8 +1,9 @@
 """What loading a data set costs: peak memory and CPU seconds by the number of interactions.
 
 An archive is written for each size (a tenth as many users, 100,000 items by Zipf's law); a fresh
-process loads it. Bytes per interaction are those by which the process' peak grew, ids included.
-The last line loads the newest fifth of the largest archive (trainer.max_interactions).
+process loads it. Its peak has a fixed part (Arrow, a row group's buffers) and grows with each
+interaction, ids included: by the difference of the largest size and the smallest. The last load is
+of the newest fifth of the largest archive (trainer.max_interactions).
 """
 
 import json
@@ -23,7 +24,7 @@ from trainer.data_set import load
 ITEMS = 100_000
 FILE_ROWS = 500_000
 PARTITIONS = 2
-MOST_BYTES = 160
+MOST_BYTES = 130
 """The claim: what docs/operations.md reckons with."""
 
 _LOAD = "from benchmarks.archive_memory import measure; measure()"
@@ -42,9 +43,12 @@ def main() -> int:
             _write(folder, size)
             told.append(_load(folder, size, 0))
         told.append(_load(folder, size, size // 5))
-    most = max(found["bytes_per_interaction"] for found in told[:-1])
-    claims = {f"loading takes at most {MOST_BYTES} bytes an interaction": most <= MOST_BYTES}
-    return finish("archive_memory", {"loads": told}, claims, as_json=asked.json)
+    small, large = told[0], told[-2]
+    grown = (large["peak_mb"] - small["peak_mb"]) * 1e6
+    each = grown / (large["interactions"] - small["interactions"])
+    claims = {f"each interaction takes at most {MOST_BYTES} bytes": each <= MOST_BYTES}
+    outcome = {"loads": told, "bytes_per_interaction": round(each, 1)}
+    return finish("archive_memory", outcome, claims, as_json=asked.json)
 
 
 def _write(folder: Path, size: int) -> None:
@@ -97,7 +101,6 @@ def measure() -> None:
         "users": len(data.user_ids),
         "items": len(data.item_ids),
         "peak_mb": round(grown / 1e6, 1),
-        "bytes_per_interaction": round(grown / len(data), 1),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "seconds": round(time.perf_counter() - wall, 2),
     }
