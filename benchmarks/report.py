@@ -20,6 +20,7 @@ PACKAGES = (
     "kafka-python",
     "faiss-cpu",
     "torch",
+    "lightgbm",
 )
 
 

@@ -85,7 +85,7 @@ class Snapshot(NamedTuple):
 def software_versions() -> dict[str, str]:
     """Versions of what shaped the numbers, as far as installed."""
     versions = {}
-    for package in ("rheos", "numpy", "torch"):
+    for package in ("rheos", "numpy", "torch", "lightgbm"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -19,7 +19,7 @@ from trainer.data_set import of_interactions
 from trainer.evaluation import event_log
 from trainer.evaluation.refit import in_memory
 from trainer.fitting import make
-from trainer.models.als import Als
+from trainer.models import model_of
 from trainer.models.model import Run
 
 MINUTE_MS = 60_000
@@ -274,10 +274,18 @@ def shop(count: int, seed: int = 0) -> Any:
     return of_interactions(users, items, times)
 
 
-def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on() -> None:
+SMALL = {
+    "als": {"factors": 6, "iterations": 4},
+    "ease": {"factors": 6},
+    "neumf": {"factors": 4, "mlp_factors": 8, "epochs": 1, "gmf_epochs": 2, "mlp_epochs": 2},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on(name: str) -> None:
     data = shop(3000)
     earlier = data.times_ms < np.quantile(data.times_ms, 0.6)
-    model = Als(factors=6, iterations=4)
+    model = model_of(name, SMALL[name])
     part = data.where(earlier)
     candidate = in_memory(make(1, model, model.fit(part, Run()), part, {}))
     stages = []
@@ -288,7 +296,10 @@ def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on() -> None:
     settings = from_tree({"trainer": {"blend": "linear"}})
     learned = learn_for(settings, candidate, None, data, earlier, Run(progress=told))
     assert learned.blend is not None, learned.reason
-    assert set(learned.blend.weights) <= {"vector", "near", "far", "trend"}
+    more = {"neumf": {"ranker"}, "ease": {"item_weights"}}.get(name, set())
+    assert set(learned.blend.weights) == {"vector", "near", "far", "trend"} | more
+    if name != "als":
+        return
     assert stages[-1][1] == stages[-1][2] > 200
     again = learn_for(settings, candidate, None, data, earlier, Run())
     assert again.blend is not None
