@@ -93,6 +93,20 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     assert not (Path(settings.data_dir) / "candidates").exists()
 
 
+def test_item_weights_stand_beside_the_vectors_where_the_settings_say_so(
+    settings: Settings,
+) -> None:
+    send(settings, taste(600))
+    trainer = msgspec.structs.replace(settings.trainer, item_weights="ease")
+    outcome = train_once(msgspec.structs.replace(settings, trainer=trainer))
+    assert outcome.kind == "promoted"
+    generation = Generation(LocalStore(settings.store_dir).get(outcome.generation))
+    assert generation.manifest.model == "als"
+    assert generation.item_weights is not None
+    assert len(generation.item_weights.weights)
+    assert generation.item_weights.parameters["by"] == "ease"
+
+
 def test_a_second_cycle_is_judged_on_newer_events_and_goes_on(served: Settings) -> None:
     first = serving(served)
     outcome = train_once(served)
