@@ -284,7 +284,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on(name: str) -> None:
     data = shop(3000)
-    earlier = data.times_ms < np.quantile(data.times_ms, 0.6)
+    earlier = data.times_ms < np.quantile(data.times_ms, 0.65)
     model = model_of(name, SMALL[name])
     part = data.where(earlier)
     candidate = in_memory(make(1, model, model.fit(part, Run()), part, {}))
