@@ -28,11 +28,11 @@ from trainer.models.lightgcn import LightGCN
 from trainer.models.model import Run
 from trainer.models.propagation import adjacency_on, propagate
 
-MODEL = LightGCN(steps=2000, batch=32768, negatives=8, learning_rate=0.1, half_steps=1e6, last=1000)
+MODEL = LightGCN(steps=800, batch=32768, negatives=8, learning_rate=0.03, half_steps=1e6, last=1000)
 GPU_STEPS = 10_000
 """What three minutes should be enough for on a GPU; not measured."""
 SMALL = LightGCN(steps=600, batch=8192, negatives=1, learning_rate=0.02, half_steps=1e6, last=1000)
-MOMENTS = 20
+MOMENTS = 16
 """The embeddings are left so often; the curve has one point each."""
 CURVE_USERS = 4000
 """So many users make a point of the curve: its standard error is about .003."""

@@ -46,7 +46,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
     layers: Annotated[int, Meta(ge=0, le=10, description="Layers K of the propagation.")] = 3
-    steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 2000
+    steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 1000
     batch: Annotated[int, Meta(ge=1, description="Users drawn for a step, an item of each.")] = (
         32768
     )
@@ -54,7 +54,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=1, le=1000, description="Items drawn against each; the hardest counts. Paper: 1."),
     ] = 8
-    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.1
+    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.03
     regularisation: Annotated[
         float, Meta(ge=0, description="λ, on the embeddings before any propagation.")
     ] = 1e-4
