@@ -191,36 +191,37 @@ class LiveClicks:
         temporary.rename(self._file)
 
 
-def roll_back_if_fallen(settings: Settings, store: SnapshotStore, clicks: LiveClicks) -> bool:
-    """Withdraws the serving generation where its share of clicked answers has fallen; whether so.
+def roll_back_if_fallen(settings: Settings, store: SnapshotStore, clicks: LiveClicks) -> str:
+    """Withdraws the serving generation where its share of clicked answers has fallen. Returns the
+    one that serves then, or an empty string.
 
     Fallen is: below (1 - ``live_margin``) times its predecessor's, with a p-value below
     1 - ``live_confidence``. One that a person let serve although it was withdrawn stays. Raises
     KafkaError.
     """
     decisions = Decisions(settings, store)
+    serving, ruling = decisions.serving, decisions.ruling
     found = clicks.judge(decisions)
     if found is None or found.p_value >= 1 - settings.trainer.live_confidence:
-        return False
-    serving, ruling = decisions.serving, decisions.ruling
+        return serving
     earlier = decisions.withdrawn.get(serving)
     if earlier is not None and ruling is not None and ruling.time_ms > earlier.time_ms:
-        return False
+        return serving
     reason = (
         f"{found.serving.share:.2%} of {found.serving.answers:,} answers clicked, its predecessor's"
         f" {found.predecessor.share:.2%} of {found.predecessor.answers:,}, p = {found.p_value:.4f}"
     )
     if not settings.trainer.auto_rollback:
         log.error("%s: %s; trainer.auto_rollback is off", serving, reason)
-        return False
+        return serving
     try:
         announcement = withdraw(settings, store, serving, reason)
     except (PublishError, SnapshotError) as error:
         log.error("%s: %s; it stays, since %s", serving, reason, error)
-        return False
+        return serving
     metrics.ROLLBACKS.inc()
     log.error("%s serves again: %s", announcement.generation, announcement.reason)
-    return True
+    return announcement.generation
 
 
 def _read(file: Path) -> _Kept:

@@ -138,6 +138,7 @@ class _Lead:
         self._schedule = _schedule(settings, archiver)
         self._clicks = LiveClicks(settings, archiver.archive)
         self._looked = 0.0
+        self._serving = ""
         self._started = (0, 0.0)
 
     def close(self) -> None:
@@ -152,15 +153,29 @@ class _Lead:
                 self._schedule.promoted()
             if why == "drift" and outcome.kind != "waiting":
                 self._schedule.started(*self._started)  # the look became a cycle
-        if now - self._looked >= LIVE_S and self._clicks.look():
-            self._looked = now
-            roll_back_if_fallen(self._settings, self._store, self._clicks)
+        if now - self._looked >= LIVE_S:
+            self._look(now)
         due = self._schedule.due(self._archiver.records(), now)
         if due is not None and not self._fits.running:
             self._archiver.flush()
             self._started = (self._archiver.records(), now)
             (self._schedule.looked if due == "drift" else self._schedule.started)(*self._started)
             self._fits.start(self._archiver.archive.topic_id, due)
+
+    def _look(self, now: float) -> None:
+        """Reads on what was clicked; once that is up to date, rolls back if it must."""
+        try:
+            if not self._clicks.look():
+                return  # and goes on at once
+        except ArchiveError as error:
+            # A file that is damaged stops no archiving: what Kafka deletes is lost for good.
+            log.error("what was clicked cannot be read: %s", error)
+        else:
+            serving = roll_back_if_fallen(self._settings, self._store, self._clicks)
+            if serving and serving != self._serving:
+                _measure(self._settings, serving)
+            self._serving = serving
+        self._looked = now
 
 
 def _schedule(settings: Settings, archiver: Archiver) -> Schedule:
@@ -177,13 +192,18 @@ def _schedule(settings: Settings, archiver: Archiver) -> Schedule:
         same = manifest.topic_id == archiver.archive.topic_id
         records = archiver.records_until(manifest.window) if same else 0
         schedule.started(records, time.monotonic() - (time.time() - manifest.created_ms / 1000))
-        _measure(announced.generation, manifest.created_ms / 1000)
+        _measure(settings, announced.generation)
     return schedule
 
 
-def _measure(generation: str, created_seconds: float) -> None:
+def _measure(settings: Settings, generation: str) -> None:
+    """Sets the gauges of the generation that serves."""
     metrics.GENERATION_NUMBER.set(number_of(generation))
-    metrics.GENERATION_CREATED_SECONDS.set(created_seconds)
+    try:
+        manifest = LocalStore(settings.store_dir).get(generation).manifest
+    except SnapshotError:  # `_schedule`, the cycle and every reader say so
+        return
+    metrics.GENERATION_CREATED_SECONDS.set(manifest.created_ms / 1000)
 
 
 class _Fits:
@@ -263,7 +283,8 @@ def _tell(outcome: Outcome, seconds: float) -> None:
         metrics.DRIFT_NDCG.labels("gate").set(outcome.drift.at_gate)
         metrics.DRIFT_NDCG.labels("now").set(outcome.drift.now)
     if outcome.kind == "promoted":
-        _measure(outcome.generation, time.time())
+        metrics.GENERATION_NUMBER.set(number_of(outcome.generation))
+        metrics.GENERATION_CREATED_SECONDS.set(time.time())
         log.info("generation %s promoted: %s", outcome.generation, outcome.reason)
     else:
         level = logging.INFO if outcome.kind == "waiting" else logging.ERROR

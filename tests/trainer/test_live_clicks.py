@@ -67,7 +67,7 @@ def test_a_generation_whose_answers_are_clicked_less_is_rolled_back_and_stays_so
     clicks = looked(settings)
     assert clicks.rates.rate(first) == Rate(400, 100)
     assert clicks.rates.rate(second) == Rate(400, 10)
-    assert roll_back_if_fallen(settings, store, clicks)
+    assert roll_back_if_fallen(settings, store, clicks) == first
     assert serving(settings) == first
     found = ruling(settings)
     assert found is not None
@@ -75,10 +75,10 @@ def test_a_generation_whose_answers_are_clicked_less_is_rolled_back_and_stays_so
         f"rolled back from {second}: 2.50% of 400 answers clicked, its predecessor's 25.00% of 400"
     )
     assert set(Decisions(settings, store).withdrawn) == {second}
-    assert not roll_back_if_fallen(settings, store, clicks)
+    assert roll_back_if_fallen(settings, store, clicks) == first
     # A person may still have it, and is not overruled.
     promote(settings, store, second, anyway=True)
-    assert not roll_back_if_fallen(settings, store, looked(settings))
+    assert roll_back_if_fallen(settings, store, looked(settings)) == second
     assert serving(settings) == second
 
 
@@ -123,17 +123,17 @@ def test_too_few_answers_a_small_fall_or_the_setting_leave_it_serving(
     show(settings, first, 400, every=4)
     show(settings, second, 150, every=0)
     time.sleep(WAIT_S + 0.3)
-    assert not roll_back_if_fallen(settings, store, looked(settings))
+    assert roll_back_if_fallen(settings, store, looked(settings)) == second
     show(settings, second, 300, every=2)
     time.sleep(WAIT_S + 0.3)
-    assert not roll_back_if_fallen(settings, store, looked(settings))
+    assert roll_back_if_fallen(settings, store, looked(settings)) == second
     show(settings, second, 3000, every=0)
     time.sleep(WAIT_S + 0.3)
     trainer = msgspec.structs.replace(settings.trainer, auto_rollback=False)
     off = msgspec.structs.replace(settings, trainer=trainer)
-    assert not roll_back_if_fallen(off, store, looked(off))
+    assert roll_back_if_fallen(off, store, looked(off)) == second
     assert serving(settings) == second
-    assert roll_back_if_fallen(settings, store, looked(settings))
+    assert roll_back_if_fallen(settings, store, looked(settings)) == first
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"settled_ms": 0, "counts": {"x": [[1, 2]]}}'])
