@@ -4,7 +4,7 @@ Items are numbers 0 … N - 1, their ids the same as text. Equal scores count at
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -99,12 +99,16 @@ def combinations(**choices: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def tuned(
-    make: Callable[..., Predictor],
-    tries: Sequence[Mapping[str, Any]],
-    value: Callable[[Predictor], float],
-) -> dict[str, Any]:
-    """Of ``tries``, parameters each, those whose predictor has the highest ``value``."""
-    return dict(max(tries, key=lambda parameters: value(make(**parameters))))
+    made: Iterable[tuple[dict[str, Any], Predictor]],
+    judge: Callable[[Predictor], Accuracy],
+    *measures: str,
+) -> dict[str, dict[str, Any]]:
+    """By each of the ``measures`` the parameters whose predictor has the highest."""
+    found = [(parameters, judge(predictor)) for parameters, predictor in made]
+    return {
+        measure: max(found, key=lambda one: float(getattr(one[1], measure)))[0]
+        for measure in measures
+    }
 
 
 def rounded(found: Accuracy, k: int, *names: str) -> dict[str, float]:

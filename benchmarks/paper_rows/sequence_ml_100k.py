@@ -96,13 +96,16 @@ def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
     report.note("tuning the baselines on the last item but one")
     before = split.before()
 
-    def ndcg(predictor: Predictor) -> float:
-        return accuracy(predictor, before.cases, K, leave_out_seen=True).ndcg
-
+    tries = {
+        "markov chain": _all(MarkovChain, before, CHAIN),
+        "item-knn": _all(ItemKnn, before, KNN),
+        "mf": _folded_in(before, run),
+    }
     chosen = {
-        "markov chain": tuned(_of(MarkovChain, before), CHAIN, ndcg),
-        "item-knn": tuned(_of(ItemKnn, before), KNN, ndcg),
-        "mf": max(_folded_in(before, run), key=lambda one: ndcg(one[1]))[0],
+        name: tuned(made, lambda one: accuracy(one, before.cases, K, leave_out_seen=True), "ndcg")[
+            "ndcg"
+        ]
+        for name, made in tries.items()
     }
     factors = LocalStore(folder / "mf").put(*_made(Als(**chosen["mf"]), split, run))
     (folder / "chosen.json").write_text(
@@ -116,8 +119,11 @@ def _made(model: Model, split: Split, run: Run) -> Made:
     return fitting.make(1, model, fitting.fit(model, data, run), data, {})
 
 
-def _of(baseline: Any, split: Split) -> Any:
-    return lambda **parameters: of_baseline(baseline(split.sequences, split.items, **parameters))
+def _all(
+    baseline: Any, split: Split, tries: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Predictor]]:
+    for parameters in tries:
+        yield parameters, of_baseline(baseline(split.sequences, split.items, **parameters))
 
 
 def _folded_in(split: Split, run: Run) -> Iterator[tuple[dict[str, Any], Predictor]]:
@@ -139,10 +145,12 @@ def evaluate(folder: Path) -> dict[str, Any]:
     def served(name: str, generation: str) -> Predictor:
         return of_generation(Generation(LocalStore(folder / name).get(generation)), split.items)
 
+    [(_, chain)] = _all(MarkovChain, split, [chosen["markov chain"]])
+    [(_, knn)] = _all(ItemKnn, split, [chosen["item-knn"]])
     predictors: dict[str, Predictor] = {
         "sequence encoder": served("encoder", told["encoder"]),
-        "markov chain": _of(MarkovChain, split)(**chosen["markov chain"]),
-        "item-knn": _of(ItemKnn, split)(**chosen["item-knn"]),
+        "markov chain": chain,
+        "item-knn": knn,
         "mf": served("mf", told["factors"]),
     }
     return {

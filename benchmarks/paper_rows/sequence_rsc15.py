@@ -12,6 +12,7 @@ and far next-lists, own items, trend), their z-scores weighed by ``trainer.blend
 
 import json
 import lzma
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ COUNTED = ["near", "far", "own", "trend"]
 DECAYS = ["linear", "division", "quadratic"]
 CHAIN = combinations(window=[1, 3, 10], back_off=[1.0, 20.0, 100.0])
 SKNN = combinations(
-    neighbours=[100, 500], recent=[1000, 5000], similarity=DECAYS, match=DECAYS, idf=[False, True]
+    neighbours=[500], recent=[1000, 5000], similarity=DECAYS, match=DECAYS, idf=[False, True]
 )
 
 
@@ -172,17 +173,18 @@ def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
     name = fitted(folder / "before", before, run)
     live = live_system(before, generation(folder / "before", name))
     weights = {name: blend.weights for name, blend in blends(live, chosen_on).items()}
-    baselines = {}
-    for measure in ("hit_rate", "mrr"):
-
-        def value(predictor: Predictor, measure: str = measure) -> float:
-            found = accuracy(predictor, chosen_on, K, leave_out_seen=False)
-            return float(getattr(found, measure))
-
-        baselines[measure] = {
-            "v-sknn": tuned(_of(SessionKnn, before), SKNN, value),
-            "markov chain": tuned(_of(MarkovChain, before), CHAIN, value),
-        }
+    tries = {
+        "v-sknn": _all(SessionKnn, before, SKNN),
+        "markov chain": _all(MarkovChain, before, CHAIN),
+    }
+    baselines = {
+        name: tuned(
+            made,
+            lambda one: accuracy(one, chosen_on, K, leave_out_seen=False),
+            *("hit_rate", "mrr"),
+        )
+        for name, made in tries.items()
+    }
     report.note("the encoder of the test day")
     name = fitted(folder / "encoder", read(seed, days_before=0), run)
     told = {"seed": seed, "encoder": name, "weights": weights, "baselines": baselines}
@@ -205,8 +207,11 @@ def generation(folder: Path, name: str) -> Generation:
     return Generation(LocalStore(folder).get(name))
 
 
-def _of(baseline: Any, split: Split) -> Any:
-    return lambda **parameters: of_baseline(baseline(split.sequences, split.items, **parameters))
+def _all(
+    baseline: Any, split: Split, tries: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Predictor]]:
+    for parameters in tries:
+        yield parameters, of_baseline(baseline(split.sequences, split.items, **parameters))
 
 
 def evaluate(folder: Path) -> dict[str, Any]:
@@ -219,10 +224,11 @@ def evaluate(folder: Path) -> dict[str, Any]:
         ENCODER_ALONE: of_generation(encoder, split.items),
         COUNTS: fused(live, LinearBlend(told["weights"][COUNTS]), split.items),
     }
-    for measure, short in (("hit_rate", "HR"), ("mrr", "MRR")):
-        for name, baseline in (("v-sknn", SessionKnn), ("markov chain", MarkovChain)):
-            parameters = told["baselines"][measure][name]
-            predictors[f"{name}, tuned for {short}"] = _of(baseline, split)(**parameters)
+    for name, baseline in (("v-sknn", SessionKnn), ("markov chain", MarkovChain)):
+        for measure, short in (("hit_rate", "HR"), ("mrr", "MRR")):
+            chosen = [told["baselines"][name][measure]]
+            [(_, predictor)] = _all(baseline, split, chosen)
+            predictors[f"{name}, tuned for {short}"] = predictor
     figures: dict[str, Any] = {
         name: rounded(
             accuracy(predictor, split.cases, K, leave_out_seen=False), K, "hit_rate", "mrr"

@@ -21,6 +21,7 @@ from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
 from trainer.early_stopping import EarlyStopping
+from trainer.models.als import Als
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.sasrec_network import NEVER, Network, Sizes
 from trainer.models.sasrec_windows import Batch, Windows
@@ -32,6 +33,7 @@ LEAST_RATE = 0.05  # of the learning rate, at the end of its cosine
 LONGEST_GRADIENT = 5.0
 HELD_OUT = 20  # one user of so many is held out to see when to stop, 1,000 at most
 ENCODE_AT_ONCE = 128
+ALPHA = 5.0  # of the ALS that the item vectors begin at
 
 
 class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +51,10 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
     last: Annotated[
         int, Meta(ge=1, le=1000, description="Latest interactions that the encoder reads.")
     ] = 50
+    pretrain: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="Sweeps of ALS that items begin with; 0: at random."),
+    ] = 10
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Share of numbers left out.")] = 0.3
     epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 30
     patience: Annotated[
@@ -84,17 +90,41 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
             torch.manual_seed(run.seed)
             sizes = Sizes(len(data.item_ids), self.factors, self.blocks, self.heads, self.last)
             network = Network(sizes, self.dropout, torch.Generator().manual_seed(run.seed))
-            if run.start is not None:
-                _continue(network, run.start, data.item_ids)
+            random = np.random.default_rng(run.seed)
+            held: HeldOut | None = None
+            if self.patience:
+                held = hold_out(data, min(1000, len(data.user_ids) // HELD_OUT), random)
+            self._begin(network, data if held is None else held.train, run)
             network.to(device)
-            self._train(network, data, run)
+            self._train(network, data, held, run, random)
             return _fitted(network, data)
 
-    def _train(self, network: Network, data: DataSet, run: Run) -> None:
-        random = np.random.default_rng(run.seed)
-        held: HeldOut | None = None
-        if self.patience:
-            held = hold_out(data, min(1000, len(data.user_ids) // HELD_OUT), random)
+    @torch.no_grad()
+    def _begin(self, network: Network, data: DataSet, run: Run) -> None:
+        """Item vectors begin at those of a factorisation, or all where the last fit ended.
+
+        ALS finds within seconds what goes with what; from chance the network finds it late, and
+        with few data never as well.
+        """
+        if self.pretrain:
+            als = Als(factors=self.factors, iterations=self.pretrain, alpha=ALPHA)
+            vectors = als.fit(data, Run(seed=run.seed, threads=run.threads)).item_vectors
+            vectors = vectors - vectors.mean(axis=0)
+            # As long as the network expects them, whatever their length was.
+            scale = self.factors**-0.5 / max(float(vectors.std()), 1e-9)
+            network.table.copy_(torch.from_numpy(vectors * np.float32(scale)))
+        if run.start is not None:
+            _continue(network, run.start, data.item_ids)
+
+    def _train(
+        self,
+        network: Network,
+        data: DataSet,
+        held: HeldOut | None,
+        run: Run,
+        random: np.random.Generator,
+    ) -> None:
+        if held is not None:
             data = held.train
         windows = Windows(data)
         loss = NextItemLoss(data.popularity(), self.negatives)
@@ -176,7 +206,7 @@ def _share(done: float) -> float:
 
 @torch.no_grad()
 def _continue(network: Network, start: Start, item_ids: list[str]) -> None:
-    """Begins where the last fit ended; items that it did not know begin at random."""
+    """Goes on where the last fit ended; items that it did not know keep their beginning."""
     for name, parameter in network.named_parameters():
         if name == "table":
             start.carry("item.table", item_ids, parameter.numpy())
