@@ -165,8 +165,10 @@ def values(generation: Generation, data: DataSet, queries: Int64s, settings: Set
     """Accuracy@20 (n, measures) of a generation on the interactions ``queries`` (n,); NaN for wild
     scores.
 
-    An item that the generation does not know, or that retrieval leaves behind, is a miss.
+    An item that the generation does not know, nor by its content, or that retrieval leaves behind,
+    is a miss.
     """
+    generation = served.with_new_items(generation, data.items_known)
     asked = cases(data, queries, settings)
     retrieval = settings.retrieval
     try:

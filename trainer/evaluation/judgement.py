@@ -103,6 +103,7 @@ def _of_generation(
     settings: Settings,
     seed: int,
 ) -> _Outcome:
+    generation = served.with_new_items(generation, part.train.items_known)
     attributes = [part.known.users_known.get(user_id) for user_id in part.wanted]
     found = served.scores(
         generation,

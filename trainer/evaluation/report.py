@@ -207,6 +207,7 @@ class _Judge:
         self._known_users = len(np.unique(self._train.users))
 
     def generation(self, role: Role, generation: Generation, *, logits: bool) -> Row:
+        generation = served.with_new_items(generation, self._data.items_known)
         judged = served.judge(
             generation,
             self._cases,

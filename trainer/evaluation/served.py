@@ -6,12 +6,13 @@ vectors; those of another model join the vectors, as in the live path without it
 the user had is left out.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from rheos.catalogue import UserAttributes
+from rheos.catalogue import Item, UserAttributes
 from rheos.generation import Generation
 from rheos.settings import RetrievalSettings
 from rheos.state import Float32s, Float64s, History, Int64s
@@ -152,6 +153,34 @@ def scores(
                 yield _fused(generation, history, user, own, depth, retrieval)
             else:
                 yield own if generation.ranker is None else _ranked(generation, user, own, depth)
+
+
+def with_new_items(generation: Generation, known: Mapping[str, Item]) -> Generation:
+    """The generation with those of the ``known`` items that are younger than it, by their content.
+
+    As the live path finds them beside the index. Unchanged where it has no content, or a ranker or
+    item weights, which know its own rows only. Items that are not available stay out.
+    """
+    if generation.content is None:
+        return generation
+    if generation.ranker is not None or generation.item_weights is not None:
+        return generation
+    new = [
+        item
+        for item_id, item in sorted(known.items())
+        if item_id not in generation.row_of and item.available and not item.deleted
+    ]
+    if not new:
+        return generation
+    vectors = generation.content.encode(new)
+    told = np.flatnonzero(vectors.any(axis=1))
+    whole = copy.copy(generation)
+    names = [new[place].item_id for place in told.tolist()]
+    whole.item_ids = [*generation.item_ids, *names]
+    whole.row_of = {item_id: row for row, item_id in enumerate(whole.item_ids)}
+    whole.item_vectors = np.concatenate([generation.item_vectors, vectors[told]])
+    whole.popularity = np.concatenate([generation.popularity, np.zeros(len(names), np.float32)])
+    return whole
 
 
 def pair_scores(generation: Generation, history: History, user: Float32s, rows: Int64s) -> Float32s:

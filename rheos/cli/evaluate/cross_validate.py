@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from rheos.cli.evaluate import judgements
+from rheos.cli.evaluate.catalogue_files import CatalogueFiles
 from rheos.cli.evaluate.event_file import Reading, Words
 
 
@@ -15,6 +16,7 @@ def command(
     file: Path,
     *,
     reading: Reading = Reading(),
+    catalogue: CatalogueFiles = CatalogueFiles(),
     folds: int = 5,
     by: Literal["users", "interactions"] = "interactions",
     model: Words | None = None,
@@ -52,4 +54,4 @@ def command(
         cross_validation = importlib.import_module("trainer.evaluation.cross_validation")
         return {"folds": folds, "by": by}, list(cross_validation.folds(data, folds, by, seed))
 
-    judgements.run(file, reading, model or [], k, split, json=json)
+    judgements.run(file, reading, catalogue, model or [], k, split, json=json)

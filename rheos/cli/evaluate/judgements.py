@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rheos.cli.evaluate import event_file
+from rheos.cli.evaluate.catalogue_files import CatalogueFiles, with_catalogue
 from rheos.cli.evaluate.conditions import conditions, cores
 from rheos.cli.evaluate.event_file import Reading
 
@@ -19,6 +20,7 @@ _LABELS = {
 def run(
     file: Path,
     reading: Reading,
+    catalogue: CatalogueFiles,
     models: Sequence[str],
     k: int,
     split: Callable[[Any, int], tuple[dict[str, Any], Sequence[Any]]],
@@ -50,6 +52,7 @@ def run(
         rules = settings.event_rules()
         log = event_file.read(file, reading, rules, None)
         data = importlib.import_module("trainer.evaluation.event_log").interactions(log, rules)
+        data = with_catalogue(data, catalogue, settings.features)
         fit = importlib.import_module("trainer.models.model").Run(
             trainer.seed, trainer.threads or cores(), stages, trainer.device
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rheos.cli.evaluate import judgements
+from rheos.cli.evaluate.catalogue_files import CatalogueFiles
 from rheos.cli.evaluate.event_file import Reading, Words
 
 
@@ -15,6 +16,7 @@ def command(
     file: Path,
     *,
     reading: Reading = Reading(),
+    catalogue: CatalogueFiles = CatalogueFiles(),
     at: str = "",
     share: float = 0.8,
     model: Words | None = None,
@@ -62,7 +64,7 @@ def command(
         }
         return told, [holdout]
 
-    judgements.run(file, reading, model or [], k, split, json=json)
+    judgements.run(file, reading, catalogue, model or [], k, split, json=json)
 
 
 def _milliseconds(text: str) -> int:

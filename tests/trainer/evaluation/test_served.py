@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from rheos.catalogue import Item
 from rheos.generation import RANKERS, Generation
 from rheos.item_weights import ItemWeights
 from rheos.settings import RetrievalSettings
@@ -197,3 +198,33 @@ def test_an_unknown_user_is_shown_what_the_caller_says(make_generation):
     first, second = served.scores(generation, histories, [None, None], depth=DEPTH, unknown=unknown)
     assert first.tolist() == unknown.tolist()
     assert second.tolist() != unknown.tolist()
+
+
+class Parity:
+    """Content that knows even items by their title, and of odd ones nothing."""
+
+    def encode(self, items):
+        return np.array([[int(item.title) % 2 == 0] * 4 for item in items], np.float32)
+
+
+def test_items_younger_than_a_generation_are_found_by_their_content(make_generation):
+    generation = make_generation()
+    known = {
+        item_id: Item(item_id=item_id, title=title, available=available)
+        for item_id, title, available in [
+            *(("i3", "2", True), ("new", "2", True), ("odd", "3", True), ("sold out", "2", False)),
+        ]
+    }
+    assert served.with_new_items(generation, known) is generation  # it has no content
+    generation.content = Parity()
+    whole = served.with_new_items(generation, known)
+    assert whole.item_ids == [*generation.item_ids, "new"]
+    assert len(generation.item_ids) == len(generation.item_vectors) == 20  # it is as it was
+    user = generation.encoder.encode([case(["i1"], "").history])[0]
+    (found,) = served.scores(whole, [case(["i1"], "").history], [None], depth=DEPTH)
+    assert found[whole.row_of["new"]] == pytest.approx(user.sum())
+    judged = served.judge(whole, [case(["i1"], "new"), case(["i1"], "odd")], 20, depth=DEPTH)
+    assert judged.better[0] < 20
+    assert judged.better[1] == metrics.NO_CANDIDATE
+    generation.ranker = RANKERS["backwards"]({}, {})
+    assert served.with_new_items(generation, known) is generation
