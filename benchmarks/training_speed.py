@@ -199,7 +199,7 @@ def als(large: Split, small: Split) -> dict[str, Any]:
 
 def neumf(small: Split) -> dict[str, Any]:
     note("NeuMF")
-    model = NeuMF(gmf_epochs=0, mlp_epochs=0, learning_rate=0.02)
+    model = NeuMF(gmf_epochs=0, mlp_epochs=0, negatives=4.0, learning_rate=0.02)
     ours: list[Point] = []
     epochs: list[float] = []
     for count in EPOCHS:
@@ -230,9 +230,7 @@ def neumf(small: Split) -> dict[str, Any]:
         *(graph.user_count, graph.item_count),
         *(model.factors, model.mlp_factors, model.mlp_layers),
     )
-    loop = training_peers.plain_neumf(
-        graph, network, batch=model.batch, negatives=model.negatives, rate=model.learning_rate
-    )
+    loop = training_peers.plain_neumf(graph, network, batch=512, negatives=4, rate=0.005)
     theirs: list[Point] = []
     plain: list[float] = []
     for _ in range(EPOCHS[-1]):

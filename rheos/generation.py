@@ -10,6 +10,7 @@ from rheos.fold_in import FoldIn
 from rheos.history_map import HistoryMap
 from rheos.item_weights import ItemWeights
 from rheos.linear_blend import LinearBlend
+from rheos.logistic_fold_in import LogisticFoldIn
 from rheos.neumf_ranker import NeumfRanker
 from rheos.ranker import Ranker
 from rheos.sequence_encoder import SequenceEncoder
@@ -25,6 +26,7 @@ Tensors = Mapping[str, Float32s]
 ENCODERS: dict[str, Callable[[Parameters, Tensors, EncoderContext], Encoder]] = {
     "fold_in": FoldIn.load,
     "history_map": HistoryMap.load,
+    "logistic_fold_in": LogisticFoldIn.load,
     "transformer": SequenceEncoder.load,
     "two_tower": TwoTowerEncoder.load,
 }

@@ -28,10 +28,12 @@ class Case(NamedTuple):
 
 CASES = [
     Case("als", {"factors": 2, "iterations": 10, "half_steps": 4.0}),
+    Case("mf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
+    Case("gmf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
+    Case("mlp", {"mlp_factors": 8, "negatives": 2.0, "epochs": 60}),
     Case(
         "neumf",
-        {"factors": 4, "mlp_factors": 8, "epochs": 20, "batch": 64, "learning_rate": 0.02}
-        | {"map_epochs": 10},
+        {"factors": 4, "mlp_factors": 8, "negatives": 2.0, "gmf_epochs": 30, "mlp_epochs": 30},
     ),
     Case(
         "sasrec",

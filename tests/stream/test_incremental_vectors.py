@@ -11,6 +11,7 @@ from rheos.encoder import Encoder, EncoderContext
 from rheos.features import Features
 from rheos.fold_in import FoldIn
 from rheos.history_map import HistoryMap
+from rheos.logistic_fold_in import LogisticFoldIn
 from rheos.sequence_encoder import GAPS, Block, SequenceEncoder
 from rheos.settings import FeatureDeclaration, from_tree
 from rheos.state import Float32s, History, UserState, unpack_vector
@@ -47,6 +48,20 @@ def transformer() -> SequenceEncoder:
     return SequenceEncoder(CONTEXT, [block, block], np.ones(D, np.float32), matrix(D))
 
 
+def logistic_fold_in() -> LogisticFoldIn:
+    tensors = {
+        "encoder.curvature": np.full(N, 0.1, np.float32),
+        "encoder.start": matrix(D - 4),
+        "encoder.features": matrix(N, 4),
+        "encoder.matrix": matrix(4, 3),
+    }
+    vectors = CONTEXT.item_vectors.copy()
+    vectors[:, D - 4] = 1.0
+    parameters = {"factors": D - 5, "negatives": 4.0, "regularisation": 0.01, "steps": 4}
+    parameters |= {"anchors": 20, "half_steps": 8.0, "last": 6}
+    return LogisticFoldIn.load(parameters, tensors, CONTEXT._replace(item_vectors=vectors))
+
+
 def two_tower() -> TwoTowerEncoder:
     features = Features.fit_users([FeatureDeclaration(name="age", kind="numeric")], [])
     tensors = {
@@ -67,6 +82,7 @@ ENCODERS: dict[str, Encoder] = {
     "history_map": HistoryMap(
         CONTEXT, matrix(N, 4), matrix(2, 4, D + 3), half_steps=[1.5, 8.0], last=6
     ),
+    "logistic_fold_in": logistic_fold_in(),
     "transformer": transformer(),
     "two_tower": two_tower(),
 }

@@ -12,6 +12,9 @@ from trainer.models.model import ItemWeigher, Model
 
 MODELS = {
     "als": "trainer.models.als:Als",
+    "mf": "trainer.models.mf:Mf",
+    "gmf": "trainer.models.gmf:Gmf",
+    "mlp": "trainer.models.mlp:Mlp",
     "neumf": "trainer.models.neumf:NeuMF",
     "ease": "trainer.models.ease:Ease",
     "lightgcn": "trainer.models.lightgcn:LightGCN",

@@ -1,6 +1,9 @@
-"""The network of NeuMF, in PyTorch.
+"""The network of NeuMF and its parts, in PyTorch.
 
-He et al., "Neural Collaborative Filtering" (WWW 2017): GMF eq. 9, MLP eq. 10, NeuMF eq. 12.
+He et al., "Neural Collaborative Filtering" (WWW 2017): GMF eq. 9, MLP eq. 10, NeuMF eq. 12. To
+these the score adds a bias a user and an item, as in Rendle, Krichene, Zhang & Anderson, "Neural
+Collaborative Filtering vs. Matrix Factorization Revisited" (RecSys 2020): without them the vectors
+must spend themselves on popularity, which L2 works against.
 """
 
 from itertools import pairwise
@@ -12,85 +15,99 @@ from torch.nn import functional
 
 
 class Sizes(NamedTuple):
-    """Rows of the tables, and the widths of the two branches."""
+    """Rows of the tables, and the widths of the branches; a branch of width 0 is not there."""
 
     users: int
     items: int
-    factors: int
-    mlp_factors: int
-    mlp_layers: int
+    factors: int = 0
+    mlp_factors: int = 0
+    mlp_layers: int = 1
 
 
 class Network(nn.Module):
-    """The GMF branch, the MLP branch, or both: logits of one user's items.
+    """logit = hᵀ(p ⊙ q) + gᵀ MLP(a + b) + bias of the user + bias of the item.
 
-    MLP's first layer is kept in its users' and its items' half, so that a user's half is computed
-    once for all items.
+    The users' table ``users`` (U, d + 1 + m) holds p, the bias and a, and is no parameter: a step moves the rows of its own users only. a and b are what user and item add to MLP's
+    first layer. The paper has two embeddings and a matrix there; as nothing else reads them, their
+    products are learned at once.
     """
 
-    def __init__(self, sizes: Sizes, random: torch.Generator, *, gmf: bool, mlp: bool) -> None:
+    def __init__(self, sizes: Sizes, random: torch.Generator, *, weigh: bool = True) -> None:
+        """``weigh``: whether h is learned; else it is 1, and GMF a plain inner product."""
         super().__init__()
-        self.gmf, self.mlp = gmf, mlp
-        width = sizes.mlp_factors
+        self.factors, width = sizes.factors, sizes.mlp_factors
 
-        def table(rows: int, columns: int, scale: float) -> nn.Parameter:
-            return nn.Parameter(torch.randn(rows, columns, generator=random) * scale)
+        def table(rows: int, columns: int, scale: float) -> Tensor:
+            return torch.randn(rows, columns, generator=random) * scale
 
-        self.bias = nn.Parameter(torch.zeros(()))
-        if gmf:
-            self.p = table(sizes.users, sizes.factors, 0.05)
-            self.q = table(sizes.items, sizes.factors, 0.05)
-            self.h = nn.Parameter(torch.ones(sizes.factors))
-        if mlp:
-            self.user = table(sizes.users, width, 0.05)
-            self.item = table(sizes.items, width, 0.05)
-            # The first layer halves the two vectors' 2 * width to width; He's initial scale.
-            self.user_half = table(width, width, width**-0.5)
-            self.item_half = table(width, width, width**-0.5)
-            self.first_bias = nn.Parameter(torch.zeros(width))
-            widths = [max(1, width >> layer) for layer in range(sizes.mlp_layers)]
-            self.weights = nn.ParameterList(
-                table(before, after, (2 / before) ** 0.5) for before, after in pairwise(widths)
-            )
-            self.biases = nn.ParameterList(nn.Parameter(torch.zeros(after)) for after in widths[1:])
-            self.out = nn.Parameter(torch.randn(widths[-1], generator=random) * widths[-1] ** -0.5)
+        d = max(1, sizes.factors)
+        p, q = (table(rows, sizes.factors, 0.1 * d**-0.5) for rows in (sizes.users, sizes.items))
+        a, b = (table(rows, width, 0.1) for rows in (sizes.users, sizes.items))
+        self.users: Tensor
+        self.register_buffer("users", torch.cat([p, torch.zeros(sizes.users, 1), a], 1))
+        self.q = nn.Parameter(q)
+        self.h = nn.Parameter(torch.ones(sizes.factors), requires_grad=weigh and sizes.factors > 0)
+        self.bias = nn.Parameter(torch.zeros(sizes.items))
+        self.b = nn.Parameter(b)
+        self.first_bias = nn.Parameter(torch.zeros(width))
+        widths = [max(1, width >> layer) for layer in range(sizes.mlp_layers)] if width else [0]
+        self.weights = nn.ParameterList(
+            table(before, after, (2 / before) ** 0.5) for before, after in pairwise(widths)
+        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(after)) for after in widths[1:])
+        last = widths[-1]
+        self.out = nn.Parameter(torch.randn(last, generator=random) * max(1, last) ** -0.5)
 
-    def forward(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, k) of ``item`` (B, k) for ``user`` (B,), and the users' mean square."""
-        p = functional.embedding(user, self.p) if self.gmf else None
-        a = functional.embedding(user, self.user) if self.mlp else None
-        squares = sum((part.square().sum() for part in (p, a) if part is not None), torch.zeros(()))
-        halves = a @ self.user_half if a is not None else None
-        return self.score(p, halves, item), squares / len(user)
+    def block(self, user: Tensor, items: Tensor) -> Tensor:
+        """Logits (B, M) of each of ``items`` (M,) for each of the users' rows (B, d + 1 + m)."""
+        p, c, _ = self._parts(user)
+        logits = (p * self.unit_h()) @ functional.embedding(items, self.q).T + self.bias[items] + c
+        return logits + self.mlp_block(user, items) if self.out.numel() else logits
 
-    def score(self, p: Tensor | None, half: Tensor | None, item: Tensor) -> Tensor:
-        """Logits (B, k) from p (B, d) and the users' half (B, m) of MLP's first layer."""
-        logits = self.bias.expand(item.shape)
-        if p is not None:
-            q = functional.embedding(item, self.q)  # (B, k, d)
-            logits = logits + torch.matmul(q, (p * self.h)[:, :, None])[:, :, 0]
-        if half is not None:
-            items = functional.embedding(item, self.item) @ self.item_half  # (B, k, m)
-            hidden = torch.relu(items + half[:, None, :] + self.first_bias)
-            for weight, bias in zip(self.weights, self.biases, strict=True):
-                hidden = torch.relu(hidden @ weight + bias)
-            logits = logits + hidden @ self.out
+    def mlp_block(self, user: Tensor, items: Tensor) -> Tensor:
+        """What MLP adds to them."""
+        a = self._parts(user)[2]
+        return self._mlp(a[:, None, :] + functional.embedding(items, self.b))
+
+    def pairs(self, user: Tensor, items: Tensor) -> Tensor:
+        """Logits (P,) of each of ``items`` (P,) for the user's row (P, d + 1 + m) beside it."""
+        p, c, a = self._parts(user)
+        logits = (
+            (p * functional.embedding(items, self.q)) @ self.unit_h() + self.bias[items] + c[:, 0]
+        )
+        if self.out.numel():
+            logits = logits + self._mlp(a + functional.embedding(items, self.b))
         return logits
 
-    def item_vectors(self) -> Tensor:
-        """h ⊙ q, (N, d)."""
-        return (self.q * self.h).detach()
+    def unit_h(self) -> Tensor:
+        """h scaled to a root mean square of 1: its length is for p and q, or L2 would not bind."""
+        return self.h / self.h.square().mean().sqrt().clamp(min=1e-6) if self.factors else self.h
 
-    def user_vectors(self) -> Tensor:
-        """The fitted users' (p, their half of MLP's first layer), (U, d + m)."""
-        return torch.cat([self.p, self.user @ self.user_half], 1).detach()
+    def squares(self) -> Tensor:
+        """What L2 weighs of each item, (N,)."""
+        return self.q.square().sum(1) + self.b.square().sum(1) + self.bias.square()
+
+    def _parts(self, user: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        d = self.factors
+        return user[:, :d], user[:, d : d + 1], user[:, d + 1 :]
+
+    def _mlp(self, hidden: Tensor) -> Tensor:
+        hidden = torch.relu(hidden + self.first_bias)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            hidden = torch.relu(hidden @ weight + bias)
+        return hidden @ self.out
 
     @torch.no_grad()
     def join(self, gmf: "Network", mlp: "Network") -> None:
         """Starts from two trained branches, each with half a say (section 3.4.1, α = .5)."""
-        trained = {**dict(gmf.named_parameters()), **dict(mlp.named_parameters())}
+        d = self.factors
+        half = 0.5**0.5
+        self.users[:, :d] = half * gmf.users[:, :d]
+        self.users[:, d] = (gmf.users[:, d] + mlp.users[:, 0]) / 2
+        self.users[:, d + 1 :] = mlp.users[:, 1:]
+        of_mlp = dict(mlp.named_parameters())
         for name, parameter in self.named_parameters():
-            parameter.copy_(trained[name])
-        self.h.mul_(0.5)
+            parameter.copy_(getattr(gmf, name) if name in ("q", "h") else of_mlp[name])
+        self.q.mul_(half)
         self.out.mul_(0.5)
         self.bias.copy_((gmf.bias + mlp.bias) / 2)

@@ -1,159 +1,209 @@
-"""NeuMF's pieces: the network against the paper's formula, NumPy against torch."""
+"""NeuMF's pieces: the network and its loss against the paper's formulas, NumPy against torch."""
 
 import numpy as np
 import pytest
 import torch
 
 from rheos.generation import Generation
-from rheos.snapshot_store import LocalStore
 from rheos.state import History
 from trainer.data_set import DataSet, of_interactions
+from trainer.evaluation.refit import in_memory
 from trainer.fitting import make
-from trainer.models.model import Run
-from trainer.models.neumf import NeuMF, _examples, fitted_of
-from trainer.models.neumf_map import HALF_STEPS, HistoryMapFit
+from trainer.models.model import Fitted, Run, Start
+from trainer.models.neumf import NeuMF
+from trainer.models.neumf_generation import Reading, fitted_of
 from trainer.models.neumf_network import Network, Sizes
+from trainer.models.neumf_training import Descent, _gradients, examples_of, train
+from trainer.models.row_adam import RowAdam
 
 SIZES = Sizes(users=6, items=9, factors=5, mlp_factors=8, mlp_layers=3)
+HOW = Descent(batch=4, negatives=3.0, drawn=100, regularisation=0.01, learning_rate=0.01)
+CPU = torch.device("cpu")
+ITEMS = torch.arange(9)
 
 
-def random_network(seed: int = 0, **branches: bool) -> Network:
-    random = torch.Generator().manual_seed(seed)
-    network = Network(SIZES, random, **({"gmf": True, "mlp": True} | branches))
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_network(seed: int = 0, sizes: Sizes = SIZES, scale: float = 1.0) -> Network:
+    random = generator(seed)
+    network = Network(sizes, random)
     with torch.no_grad():  # as far from its start as training takes it
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=random))
+        for tensor in (network.users, *network.parameters()):
+            tensor.add_(scale * torch.randn(tensor.shape, generator=random))
     return network
 
 
 def some_data() -> DataSet:
     random = np.random.default_rng(0)
     return of_interactions(
-        [f"u{n}" for n in random.integers(6, size=80)],
-        [f"i{n}" for n in random.integers(9, size=80)],
-        np.arange(80),
+        [f"u{n}" for n in random.integers(6, size=30)],
+        [f"i{n}" for n in random.integers(9, size=30)],
+        np.arange(30),
+        random.choice([1.0, 0.4, -1.0], 30),
     )
 
 
-def test_the_network_is_equation_12() -> None:
+def served(network: Network, data: DataSet) -> tuple[Fitted, Generation]:
+    fitted = fitted_of(network, data, HOW, Reading(1e6, 10), [], generator())
+    return fitted, in_memory(make(1, NeuMF(), fitted, data, {}))
+
+
+def test_the_network_is_equation_12_with_biases() -> None:
     network = random_network()
-    user, item = 2, 7
-    gmf = network.p[user] * network.q[item]
-    # The first layer of the paper, over both vectors at once: its weights are the two halves.
-    hidden = torch.cat([network.user[user], network.item[item]])
-    first = torch.cat([network.user_half, network.item_half])
-    hidden = torch.relu(hidden @ first + network.first_bias)
+    user, item, d = 2, 7, SIZES.factors
+    p, c, a = network.users[user, :d], network.users[user, d], network.users[user, d + 1 :]
+    gmf = p * network.q[item]
+    hidden = torch.relu(a + network.b[item] + network.first_bias)
     for weight, bias in zip(network.weights, network.biases, strict=True):
         hidden = torch.relu(hidden @ weight + bias)
     assert [weight.shape for weight in network.weights] == [(8, 4), (4, 2)]
-    expected = torch.cat([network.h, network.out]) @ torch.cat([gmf, hidden]) + network.bias
-    found, _ = network(torch.tensor([user]), torch.tensor([[item]]))
-    torch.testing.assert_close(found[0, 0], expected)
+    h = network.h / (network.h**2).mean() ** 0.5
+    fused = torch.cat([h, network.out]) @ torch.cat([gmf, hidden])
+    expected = fused + c + network.bias[item]
+    of_block = network.block(network.users, ITEMS)[user, item]
+    of_pairs = network.pairs(network.users[[user]], torch.tensor([item]))[0]
+    torch.testing.assert_close(of_block, expected)
+    torch.testing.assert_close(of_pairs, expected)
 
 
-def test_the_served_ranker_is_the_network(tmp_path) -> None:
-    network = random_network()
-    data = some_data()
-    features = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
-    matrix = np.random.default_rng(2).normal(size=(3, 4, 5 + 8)).astype(np.float32)
-    fitted = fitted_of(network, data.item_ids, features, matrix, 10)
-    store = LocalStore(tmp_path)
-    generation = Generation(store.get(store.put(*make(1, NeuMF(), fitted, data, {}))))
+@pytest.mark.parametrize("drawn", [[0, 1, 2, 3, 4, 5, 6, 7, 8], [1, 4, 8]])
+def test_a_steps_gradient_is_that_of_the_loss_written_out(drawn: list[int]) -> None:
+    network, data = random_network(scale=0.2), some_data()
+    rows = torch.tensor([4, 0, 3])
+    found, counted = _gradients(network, examples_of(data, CPU), HOW, rows, torch.tensor(drawn))
+    mine = {name: value.grad.clone() for name, value in network.named_parameters()}
+
+    network.users.requires_grad_()
+    network.zero_grad()
+    loss, squares, weights = torch.zeros(()), torch.zeros(()), 0.0
+    scores = network.block(network.users, ITEMS)
+
+    def squares_of(user: int, item: int) -> torch.Tensor:
+        parts = (network.users[user], network.q[item], network.b[item], network.bias[item])
+        return sum((part.square().sum() for part in parts), torch.zeros(()))
+
+    for user in rows.tolist():
+        took: dict[int, list[float]] = {}
+        for row, item, weight in zip(data.users, data.items, data.weights, strict=True):
+            if row == user:
+                took.setdefault(int(item), []).append(float(weight))
+        terms = [
+            (item, abs(np.mean(given)), float(np.mean(given) > 0)) for item, given in took.items()
+        ]
+        free = [item for item in drawn if item not in took]
+        total = sum(weight for _, weight, _ in terms)
+        terms += [(item, HOW.negatives * total / len(free), 0.0) for item in free]
+        for item, weight, target in terms:
+            chance = torch.sigmoid(scores[user, item])
+            loss = loss - weight * torch.log(chance if target else 1 - chance)
+            squares = squares + weight * squares_of(user, item)
+            weights += weight
+    ((loss + HOW.regularisation / 2 * squares) / weights).backward()
+    assert float(counted[1]) == pytest.approx(weights, rel=1e-4)
+    assert float(counted[0]) == pytest.approx(float(loss.detach()), rel=1e-4)
+    torch.testing.assert_close(found, network.users.grad[rows], rtol=1e-3, atol=1e-5)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(mine[name], value.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_row_adam_moves_its_rows_as_torchs_adam_and_no_others() -> None:
+    table = torch.randn(5, 3, generator=generator())
+    mine, theirs = table.clone(), torch.nn.Parameter(table[[1, 3]].clone())
+    rows, optimiser = RowAdam(mine), torch.optim.Adam([theirs], 0.1, (0.9, 0.99), 1e-10)
+    for step in range(4):
+        gradient = torch.randn(2, 3, generator=generator(step))
+        rows.step(torch.tensor([1, 3]), gradient, 0.1)
+        theirs.grad = gradient
+        optimiser.step()
+    torch.testing.assert_close(mine[[1, 3]], theirs.detach())
+    torch.testing.assert_close(mine[[0, 2, 4]], table[[0, 2, 4]])
+
+
+def test_the_served_ranker_is_the_network() -> None:
+    network, data = random_network(), some_data()
+    fitted, generation = served(network, data)
     assert generation.ranker is not None
-    items = torch.arange(9).expand(6, 9)
     with torch.no_grad():
-        expected, _ = network(torch.arange(6), items)
+        expected = network.block(network.users, ITEMS).numpy()
     rows = np.array([8, 0, 3, 3, 5])
     for user in range(6):
-        vector = fitted.user_vectors[user]
-        found = generation.ranker.score(vector, rows)
-        np.testing.assert_allclose(found, expected[user, rows].numpy(), atol=1e-4)
+        found = generation.ranker.score(fitted.user_vectors[user], rows)
+        np.testing.assert_allclose(found, expected[user, rows], atol=1e-4)
         assert found.dtype == np.float32
     # An encoded user goes the same way: the network fed with her inputs.
     history = History(data.item_ids[:3], np.ones(3, np.float32), np.arange(3))
     vector = generation.encoder.encode([history])[0]
+    inputs = torch.from_numpy(np.delete(vector, SIZES.factors))[None]
     with torch.no_grad():
-        inputs = torch.from_numpy(vector)[None]
-        expected = network.score(inputs[:, :5], inputs[:, 5:], torch.arange(9)[None])
+        expected = network.block(inputs, ITEMS)[0].numpy()
     found = generation.ranker.score(vector, np.arange(9))
-    np.testing.assert_allclose(found, expected[0].numpy(), atol=1e-4)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_retrieval_is_gmf_and_the_best_linear_function_of_mlps_input() -> None:
+    sizes = SIZES._replace(users=400, factors=0)
+    network, data = random_network(sizes=sizes), some_data()
+    users = [f"u{n:03d}" for n in range(400)]
+    items = [data.item_ids[n % 9] for n in range(400)]
+    fitted, generation = served(network, of_interactions(users, items, np.arange(400)))
+    with torch.no_grad():
+        scores = network.mlp_block(network.users, ITEMS).numpy()
+        scores += network.bias.numpy() + network.users[:, :1].numpy()
+    retrieved = fitted.user_vectors @ generation.item_vectors.T
+    left = np.square(retrieved - scores).sum(0)
+    a = np.hstack([network.users[:, 1:].numpy(), np.ones((400, 1))])
+    target = scores - network.users[:, :1].numpy()
+    best = np.square(a @ np.linalg.lstsq(a, target, rcond=None)[0] - target).sum(0)
+    assert (left <= 1.01 * best + 1e-3).all()
 
 
 def test_joined_branches_have_half_a_say_each() -> None:
-    gmf, mlp = random_network(1, mlp=False), random_network(2, gmf=False)
+    gmf = random_network(1, SIZES._replace(mlp_factors=0))
+    mlp = random_network(2, SIZES._replace(factors=0))
     both = random_network(3)
     both.join(gmf, mlp)
-    user, item = torch.arange(6), torch.arange(9).expand(6, 9)
     with torch.no_grad():
-        expected = (gmf(user, item)[0] + mlp(user, item)[0]) / 2
-        torch.testing.assert_close(both(user, item)[0], expected)
-
-
-def test_drawn_items_are_such_as_the_user_does_not_have() -> None:
-    data = of_interactions(
-        ["a"] * 6 + ["b"], [f"i{n}" for n in (0, 1, 2, 3, 4, 5, 9)], np.arange(7)
-    )
-    examples = _examples(data)
-    random = torch.Generator().manual_seed(0)
-    drawn = examples.draw(torch.zeros(4000, dtype=torch.int64), 2, random)
-    assert drawn.shape == (4000, 2)
-    assert set(drawn.unique().tolist()) <= set(range(7))
-    # Six of seven items are hers: four draws leave (6/7)^4 of them, not 6/7.
-    assert (drawn != 6).float().mean() == pytest.approx((6 / 7) ** 4, abs=0.03)
-
-
-def test_the_maps_first_solution_is_that_of_the_normal_equations() -> None:
-    network, data = random_network(), some_data()
-    random = torch.Generator().manual_seed(0)
-    mapped = HistoryMapFit(network, data, 10, random)
-    x = []
-    begins = data.begins()
-    for user in range(6):
-        mine = data.items[begins[user] : begins[user + 1]][::-1][:10]
-        means = []
-        for half in HALF_STEPS:
-            share = 0.5 ** (np.arange(len(mine)) / half)
-            means.append(share @ mapped.features[mine] / share.sum())
-        x.append(np.concatenate(means))
-    X = np.array(x, np.float64)
-    ridge = 1e-3 * np.trace(X.T @ X) / X.shape[1]
-    expected = np.linalg.solve(
-        X.T @ X + ridge * np.eye(X.shape[1]), X.T @ network.user_vectors().numpy()
-    )
-    np.testing.assert_allclose(
-        mapped.matrix().reshape(X.shape[1], -1), expected, rtol=1e-2, atol=1e-3
-    )
-
-
-def test_tuning_the_map_lowers_its_loss_and_leaves_the_network_alone() -> None:
-    network, data = random_network(), some_data()
-    before = {name: value.clone() for name, value in network.named_parameters()}
-    random = torch.Generator().manual_seed(0)
-    losses = list(HistoryMapFit(network, data, 10, random).tune(60, random))
-    assert np.mean(losses[-10:]) < np.mean(losses[:10])
-    for name, value in network.named_parameters():
-        torch.testing.assert_close(value, before[name])
-        assert value.grad is None
+        alone = (gmf.block(gmf.users, ITEMS) + mlp.block(mlp.users, ITEMS)) / 2
+        torch.testing.assert_close(both.block(both.users, ITEMS), alone)
 
 
 def test_ten_pairs_can_be_learned_by_heart() -> None:
     data = of_interactions([f"u{n}" for n in range(10)], [f"i{n}" for n in range(10)], range(10))
-    model = NeuMF(factors=8, mlp_factors=8, epochs=150, batch=10, learning_rate=0.02)
-    fitted = model.fit(data, Run())
-    scores = fitted.user_vectors[:, :8] @ fitted.item_vectors.T
-    assert (scores.argmax(1) == np.arange(10)).mean() >= 0.9
+    network = Network(Sizes(10, 10, factors=8), generator())
+    how = HOW._replace(regularisation=0.0, learning_rate=0.1)
+    losses = list(train(network, examples_of(data, CPU), how, 100, generator()))
+    assert losses[-1] < 0.1 * losses[0]
+    scores = network.block(network.users, torch.arange(10)).detach()
+    assert (scores.argmax(1) == torch.arange(10)).all()
 
 
 def test_pretraining_is_done_when_asked_for() -> None:
-    told = []
-    model = NeuMF(factors=4, mlp_factors=4, epochs=2, pretrain_epochs=3, map_epochs=1)
+    told: list[tuple[int, int]] = []
+    model = NeuMF(factors=4, mlp_factors=4, epochs=2, gmf_epochs=3, mlp_epochs=2)
     model.fit(some_data(), Run(progress=lambda _, done, total: told.append((done, total))))
-    assert told == [(n, 9) for n in range(1, 10)]
+    assert told == [(n, 7) for n in range(1, 8)]
+
+
+def test_a_fit_that_starts_from_the_last_one_begins_where_that_ended() -> None:
+    data = some_data()
+    model = NeuMF(factors=4, mlp_factors=4, epochs=20, warm_epochs=1)
+    first = model.fit(data, Run())
+    start = Start(data.user_ids, data.item_ids, first.keep)
+    told: list[int] = []
+    again = model.fit(data, Run(seed=1, start=start, progress=lambda *step: told.append(step[2])))
+    assert told == [1]
+    other = model.fit(data, Run(seed=1))
+    near = np.abs(again.item_vectors - first.item_vectors).mean()
+    assert near < 0.2 * np.abs(other.item_vectors - first.item_vectors).mean()
+    # New users and items begin at random.
+    more = of_interactions(["u0", "new"], ["i0", "newer"], [1, 2])
+    assert np.isfinite(model.fit(more, Run(start=start)).item_vectors).all()
 
 
 def test_torchs_threads_are_as_before() -> None:
     before = torch.get_num_threads()
-    NeuMF(factors=2, mlp_factors=4, epochs=1, map_epochs=0).fit(
-        some_data(), Run(threads=before + 1)
-    )
+    model = NeuMF(factors=2, mlp_factors=4, epochs=1, gmf_epochs=0, mlp_epochs=0)
+    model.fit(some_data(), Run(threads=before + 1))
     assert torch.get_num_threads() == before

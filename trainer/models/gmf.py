@@ -1,0 +1,58 @@
+"""GMF: generalised matrix factorisation.
+
+He, Liao, Zhang, Nie, Hu & Chua, "Neural Collaborative Filtering" (WWW 2017), eq. 9.
+"""
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from trainer.data_set import DataSet
+from trainer.models.model import Capability, Fitted, Run
+from trainer.models.neumf_fit import Plan, fit
+from trainer.models.neumf_generation import Reading
+from trainer.models.neumf_training import Descent
+
+
+class Gmf(Struct, frozen=True, forbid_unknown_fields=True):
+    """logit = hᵀ(p ⊙ q) + bias of the user + bias of the item: MF whose dimensions are weighed.
+
+    A pair counts with the size of its mean weight; a pair of negative weight is a target of 0.
+    """
+
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 40
+    warm_epochs: Annotated[
+        int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
+    ] = 10
+    negatives: Annotated[
+        float, Meta(gt=0, le=1000, description="k: how often items not taken count per taken one.")
+    ] = 8.0
+    drawn: Annotated[
+        int, Meta(ge=1, description="Items drawn a step that stand for those; the more the better.")
+    ] = 4096
+    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+    learning_rate: Annotated[
+        float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
+    ] = 0.1
+    regularisation: Annotated[
+        float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
+    ] = 0.007
+    half_steps: Annotated[
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 1e6
+    last: Annotated[
+        int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
+    ] = 100
+
+    name: ClassVar[str] = "gmf"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "probabilities", "warm_start", "distributed"}
+    )
+
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        how = Descent(
+            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate)
+        )
+        plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
+        return fit(plan, data, run, factors=self.factors)

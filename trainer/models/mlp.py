@@ -1,0 +1,65 @@
+"""MLP: a multi-layer perceptron over the vectors of user and item.
+
+He, Liao, Zhang, Nie, Hu & Chua, "Neural Collaborative Filtering" (WWW 2017), eq. 10.
+"""
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from trainer.data_set import DataSet
+from trainer.models.model import Capability, Fitted, Run
+from trainer.models.neumf_fit import Plan, fit
+from trainer.models.neumf_generation import Reading
+from trainer.models.neumf_training import Descent
+
+
+class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
+    """logit = gᵀ MLP(a + b) + bias of the user + bias of the item.
+
+    Retrieved by its best linear approximation, ranked by itself.
+
+    A pair counts with the size of its mean weight; a pair of negative weight is a target of 0.
+    """
+
+    mlp_factors: Annotated[
+        int, Meta(ge=2, le=512, description="Width of the first layer, and of what enters it.")
+    ] = 64
+    mlp_layers: Annotated[
+        int, Meta(ge=1, le=8, description="Layers, each half as wide as the one before.")
+    ] = 3
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 20
+    warm_epochs: Annotated[
+        int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
+    ] = 10
+    negatives: Annotated[
+        float, Meta(gt=0, le=1000, description="k: how often items not taken count per taken one.")
+    ] = 8.0
+    drawn: Annotated[
+        int, Meta(ge=1, description="Items drawn a step that stand for those; the more the better.")
+    ] = 256
+    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+    learning_rate: Annotated[
+        float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
+    ] = 0.01
+    regularisation: Annotated[
+        float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
+    ] = 0.003
+    half_steps: Annotated[
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 1e6
+    last: Annotated[
+        int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
+    ] = 100
+
+    name: ClassVar[str] = "mlp"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "rerank", "probabilities", "warm_start", "distributed"}
+    )
+
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        how = Descent(
+            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate)
+        )
+        plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
+        return fit(plan, data, run, mlp_factors=self.mlp_factors, mlp_layers=self.mlp_layers)

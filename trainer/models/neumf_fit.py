@@ -1,0 +1,77 @@
+"""A fit of NeuMF or of one of its parts, from data to generation."""
+
+from typing import NamedTuple
+
+import torch
+
+from trainer.data_set import DataSet
+from trainer.device import device_of, torch_threads
+from trainer.models.model import Fitted, Run
+from trainer.models.neumf_generation import Reading, fitted_of, start_from
+from trainer.models.neumf_network import Network, Sizes
+from trainer.models.neumf_training import Descent, examples_of, train
+
+WARM_RATE = 0.25
+"""A fit that starts from the last one begins with so much of the learning rate."""
+
+
+class Plan(NamedTuple):
+    """``epochs`` from the beginning, or ``warm_epochs`` from where the last fit ended.
+
+    ``pretraining`` are the branches' own descents and epochs (section 3.4.1), GMF's first.
+    """
+
+    how: Descent
+    epochs: int
+    warm_epochs: int
+    reading: Reading
+    pretraining: tuple[tuple[Descent, int], ...] = ()
+
+
+def fit(
+    plan: Plan,
+    data: DataSet,
+    run: Run,
+    *,
+    factors: int = 0,
+    mlp_factors: int = 0,
+    mlp_layers: int = 1,
+    weigh: bool = True,
+) -> Fitted:
+    """Raises ValueError where no weight is above 0, DivergedError where the loss goes astray."""
+    with torch_threads(run.threads):
+        device = device_of(run.device)
+        random = torch.Generator().manual_seed(run.seed)
+        examples = examples_of(data, device)
+        users, items = len(data.user_ids), len(data.item_ids)
+
+        def network(factors: int, mlp_factors: int) -> Network:
+            sizes = Sizes(users, items, factors, mlp_factors, mlp_layers)
+            return Network(sizes, random, weigh=weigh).to(device)
+
+        made = network(factors, mlp_factors)
+        how, epochs, stages = plan.how, plan.epochs, list(plan.pretraining)
+        if not any(count for _, count in stages):
+            stages = []
+        if run.start is not None:
+            start_from(made, run.start, data)
+            how, epochs, stages = _gently(plan.how), plan.warm_epochs, []
+        losses: list[float] = []
+        total = epochs + sum(count for _, count in stages)
+
+        def descend(part: Network, how: Descent, count: int) -> None:
+            for loss in train(part, examples, how, count, random):
+                losses.append(loss)
+                run.progress("fit", len(losses), total)
+
+        if stages:
+            branches = network(factors, 0), network(0, mlp_factors)
+            for branch, (of_branch, count) in zip(branches, stages, strict=True):
+                descend(branch, of_branch, count)
+            made.join(*branches)
+        descend(made, how, epochs)
+        return fitted_of(made, data, plan.how, plan.reading, losses, random)
+
+
+def _gently(how: Descent) -> Descent:
+    return how._replace(learning_rate=WARM_RATE * how.learning_rate)
