@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from rheos.state import Float32s, Float64s, History, Int64s
+from rheos.state import Float32s, Float64s, History, Int32s, Int64s
 
 _DENSE = 16
 """Sums over a row of all items are cheaper than sorting, up to so many items a weight read."""
@@ -47,14 +47,18 @@ class ItemWeights:
     Item i points at ``targets[starts[i]:starts[i + 1]]`` with ``weights`` of the same places;
     ``starts`` (N + 1,), ``targets`` and ``weights`` (n,). ``parameters`` say how a history is read,
     and travel in the manifest: ``session_gap_s`` parts sessions, ``half_steps`` and ``before`` are
-    those above, and ``last`` items are read at most.
+    those above, and ``last`` items are read at most. A weight takes 8 bytes.
 
     Raises ValueError for arrays that do not fit each other, numbers that are not finite, and
     parameters out of their bounds.
     """
 
     def __init__(
-        self, starts: Int64s, targets: Int64s, weights: Float32s, parameters: Mapping[str, Any]
+        self,
+        starts: Int64s,
+        targets: Int64s | Int32s,
+        weights: Float32s,
+        parameters: Mapping[str, Any],
     ) -> None:
         if starts.ndim != 1 or targets.ndim != 1 or weights.ndim != 1 or not len(starts):
             raise ValueError("item weights: starts, targets and weights are one row each")
@@ -67,7 +71,7 @@ class ItemWeights:
         if not np.isfinite(weights).all():
             raise ValueError("item weights: a weight is not finite")
         self.starts = starts
-        self.targets = targets
+        self.targets: Int32s = targets.astype(np.int32, copy=False)
         self.weights = weights
         self.parameters = dict(parameters)
         self._gap_ms = 1000 * _number(parameters, "session_gap_s", above=0)
@@ -90,7 +94,7 @@ class ItemWeights:
     def load(cls, parameters: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
         return cls(
             tensors["item_weights.starts"].astype(np.int64),
-            tensors["item_weights.targets"].astype(np.int64),
+            tensors["item_weights.targets"],
             tensors["item_weights.weights"],
             parameters,
         )
@@ -99,7 +103,7 @@ class ItemWeights:
         """What ``load`` reads, as a snapshot holds it."""
         return {
             "item_weights.starts": self.starts.astype(np.int64),
-            "item_weights.targets": self.targets.astype(np.int32),
+            "item_weights.targets": self.targets,
             "item_weights.weights": self.weights.astype(np.float32),
         }
 
@@ -130,7 +134,7 @@ class ItemWeights:
             sums: Float64s = np.bincount(targets, values, len(self)).astype(np.float64, copy=False)
             rows: Int64s = np.flatnonzero(sums)
             return Scores(rows, sums[rows])
-        rows, inverse = np.unique(targets, return_inverse=True)
+        rows, inverse = np.unique(targets.astype(np.int64), return_inverse=True)
         return Scores(rows, np.bincount(inverse, values, len(rows)).astype(np.float64, copy=False))
 
     def terms(self, share: Share, wanted: Sequence[int]) -> list[list[tuple[int, float]]]:

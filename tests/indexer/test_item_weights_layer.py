@@ -95,3 +95,12 @@ def test_a_history_that_is_disliked_recommends_nothing() -> None:
     world = World(item_weights=weights_of({1: {10: 1.0, 11: 2.0}}))
     disliked = History(["i001"], np.array([-1.0], np.float32), np.zeros(1, np.int64))
     assert ids(world.ask(disliked, ITEM_WEIGHTS)) == []
+
+
+def test_weights_as_large_as_can_be_stored_still_give_finite_scores() -> None:
+    largest = float(np.finfo(np.float32).max)
+    world = World(item_weights=weights_of({1: {10: largest, 11: -largest}, 2: {10: largest}}))
+    for sources in ((), (ITEM_WEIGHTS,)):
+        found = world.ask(history("i001", "i002"), *sources)
+        assert found.items[0].item_id == "i010"
+        assert np.isfinite([item.score for item in found.items]).all()

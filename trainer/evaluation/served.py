@@ -24,6 +24,8 @@ _AT_ONCE = 256  # (256, items) float32 scores: 100 MB for 100,000 items
 
 _RETRIEVAL = RetrievalSettings()
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 _MISSED = (metrics.NO_CANDIDATE, 0)
 
 
@@ -227,6 +229,8 @@ def _by_item_weights(generation: Generation, history: History) -> Float32s:
     weights = generation.item_weights
     assert weights is not None
     rows, values = weights.scores(weights.read(history, generation.row_of))
+    if not (np.abs(values) < _LARGEST).all():
+        raise NotFiniteError(f"{generation.name}: a score of the item weights is too large")
     found = np.zeros(len(weights), np.float32)
     found[rows] = values
     return found

@@ -191,6 +191,15 @@ def test_item_weights_of_another_model_join_the_vectors_as_retrieval_weighs_them
         assert [generation.item_ids[row] for row in rows] == best
 
 
+def test_item_weights_whose_sums_are_beyond_single_precision_have_no_accuracy(make_generation):
+    generation = make_generation()
+    largest = np.finfo(np.float32).max
+    starts = np.r_[0, 1, np.full(19, 2)].astype(np.int64)  # i0 and i1 point at i7
+    parameters = {"session_gap_s": 1800, "half_steps": 1e9, "before": 1.0, "last": 10}
+    generation.item_weights = ItemWeights(starts, np.array([7, 7]), np.full(2, largest), parameters)
+    assert math.isnan(served.accuracy(generation, [case(["i0", "i1"], "i7")], 5, depth=DEPTH).ndcg)
+
+
 def test_an_unknown_user_is_shown_what_the_caller_says(make_generation):
     generation = make_generation({"kind": "backwards"})
     unknown = np.arange(20, dtype=np.float32)
