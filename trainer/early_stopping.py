@@ -23,7 +23,7 @@ class EarlyStopping:
     """Pure bookkeeping, no clock and no I/O. ``value`` is of any measure where higher is better.
 
     A gain counts from ``least_gain`` above the best so far. ``best`` is -inf and ``best_step`` -1
-    before the first.
+    before the first. ``losses`` and ``values`` keep all that was told, in order.
     """
 
     def __init__(self, patience: int, least_gain: float = 0.0) -> None:
@@ -35,6 +35,8 @@ class EarlyStopping:
         self._least_gain = least_gain
         self._idle = 0
         self._first_loss: float | None = None
+        self.losses: list[float] = []
+        self.values: list[float] = []
 
     def check(self, loss: float) -> None:
         """Told the loss of a step or an epoch, always of the same kind (a mean per example).
@@ -43,6 +45,7 @@ class EarlyStopping:
         """
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss}; a smaller learning rate may help")
+        self.losses.append(loss)
         if self._first_loss is None:
             self._first_loss = abs(loss)
         elif abs(loss) > EXPLODED * self._first_loss > 0:
@@ -58,11 +61,16 @@ class EarlyStopping:
         """
         if not math.isfinite(value):
             raise DivergedError(f"the validation's measure is {value} after step {step}")
+        self.values.append(value)
         if value > self.best + self._least_gain:
             self.best, self.best_step, self._idle = value, step, 0
             return True
         self._idle += 1
         return False
+
+    def curve(self, measure: str) -> dict[str, list[float]]:
+        """How the fit went, for its report: losses and values, the latter called ``measure``."""
+        return {"loss": self.losses, measure: self.values}
 
     @property
     def is_over(self) -> bool:

@@ -52,3 +52,11 @@ def test_a_measure_that_is_not_finite_is_divergence() -> None:
 def test_without_patience_there_is_nothing_to_wait_for() -> None:
     with pytest.raises(ValueError, match="patience = 0"):
         EarlyStopping(patience=0)
+
+
+def test_what_was_told_can_be_shown_afterwards() -> None:
+    stopping = EarlyStopping(patience=2)
+    for step, (loss, value) in enumerate([(3.0, 0.1), (2.0, 0.3), (1.5, 0.2)]):
+        stopping.check(loss)
+        stopping.improved(step, value)
+    assert stopping.curve("ndcg") == {"loss": [3.0, 2.0, 1.5], "ndcg": [0.1, 0.3, 0.2]}

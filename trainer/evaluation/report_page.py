@@ -226,9 +226,19 @@ def _curve(report: Report) -> str:
         points = [(float(epoch), value) for epoch, value in enumerate(values, 1)]
         one = Series(name, 0)
         drawn += _wide(
-            plot.lines(f"{name} by epoch", [one], [points], ("epoch", name), marks=len(points) < 60)
+            plot.lines(
+                f"{name} as the fit went on",
+                [one],
+                [points],
+                ("epoch, or some steps", name),
+                marks=len(points) < 60,
+            )
         )
-    return _section("How it learned", "What the candidate’s fit measured after each epoch.", drawn)
+    return _section(
+        "How it learned",
+        "What the candidate’s fit measured from its first look to its last.",
+        drawn,
+    )
 
 
 def _fitted(report: Report) -> str:

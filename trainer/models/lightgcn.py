@@ -102,7 +102,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
             adjacency = adjacency_on(device, graph.normalised(), pool, run.threads)
             embeddings = torch.nn.Parameter(torch.from_numpy(self._start(data, run)).to(device))
             best: Tensor = embeddings
-            for done in self._train(embeddings, adjacency, graph, run.seed):
+            for done in self._train(embeddings, adjacency, graph, run.seed, stopping):
                 run.progress("fit", done, self.steps)
                 watch(done, embeddings.detach())
                 if held is None or not len(held.users):
@@ -114,7 +114,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
                     break
             run.progress("fit", self.steps, self.steps)
             made = [part.cpu().numpy() for part in layers(adjacency, best, self.layers)]
-        return self._fitted(data, graph, made)
+        return self._fitted(data, graph, made)._replace(curve=stopping.curve("ndcg@20"))
 
     def _start(self, data: DataSet, run: Run) -> Float32s:
         """The last fit's embeddings where there are any, normal numbers elsewhere."""
@@ -132,6 +132,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         adjacency: Adjacency,
         graph: InteractionGraph,
         seed: int,
+        guard: EarlyStopping,
     ) -> Iterator[int]:
         """Trains; yields how many steps are done, each REPORT ones and at the end.
 
@@ -144,7 +145,6 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         # Of a batch's mean an embedding's gradient is about 1e-7: Adam's usual 1e-8 would count.
         optimiser = torch.optim.Adam([embeddings], self.learning_rate, eps=1e-12, fused=True)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LAST_RATE, self.steps)
-        guard = EarlyStopping(patience=1)
         loss, before = torch.zeros((), device=device), 0
         for done in range(1, self.steps + 1):
             vectors = propagate(adjacency, embeddings, self.layers)  # (U + N, d)

@@ -94,7 +94,7 @@ class Fitted(NamedTuple):
     evaluation, and ``keep`` what the next fit may start from (as in ``Start``): both never leave
     the trainer. A model that guards its users' privacy says how much in ``privacy`` and gives its
     own ``popularity`` (N,), since the plain counts would tell what it hides. ``curve`` has what a
-    fit measured after each epoch, by name (``loss``, ``ndcg@20``), for the report.
+    fit measured as it went on, by name (``loss``, ``ndcg@20``), for the report.
     """
 
     item_ids: list[str]

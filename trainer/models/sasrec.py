@@ -96,8 +96,8 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
                 held = hold_out(data, min(1000, len(data.user_ids) // HELD_OUT), random)
             self._begin(network, data if held is None else held.train, run)
             network.to(device)
-            self._train(network, data, held, run, random)
-            return _fitted(network, data)
+            curve = self._train(network, data, held, run, random)
+            return _fitted(network, data)._replace(curve=curve)
 
     @torch.no_grad()
     def _begin(self, network: Network, data: DataSet, run: Run) -> None:
@@ -123,7 +123,8 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
         held: HeldOut | None,
         run: Run,
         random: np.random.Generator,
-    ) -> None:
+    ) -> dict[str, list[float]]:
+        """How it went: the loss of each epoch, and the validation's NDCG."""
         if held is not None:
             data = held.train
         windows = Windows(data)
@@ -159,6 +160,7 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
         if best:
             network.load_state_dict(best)
         run.progress("fit", self.epochs, self.epochs)
+        return stopping.curve("ndcg@20")
 
 
 class NextItemLoss:

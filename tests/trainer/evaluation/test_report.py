@@ -155,7 +155,7 @@ def test_the_page_is_whole_and_says_what_the_report_says(told):
     for words in (
         *("Generation 2 · als", "It passed the gate.", told.gate.reason, "1,500 interactions"),
         *("generation 1 (als)", "popularity", "20-99 before", "Novelty", "Gini", "AUC", "factors"),
-        *("loss by epoch", "gate_ndcg@20", "to offset (not included)"),
+        *("loss as the fit went on", "gate_ndcg@20", "to offset (not included)"),
     ):
         assert words in text
     assert "Log loss" not in text  # an ALS gives no probabilities
