@@ -12,7 +12,7 @@ from rheos import metrics
 
 
 class GenerationStatus(Struct):
-    """The generation in service and its index."""
+    """The generation in service and its index; ``report``: whether its snapshot carries one."""
 
     name: str
     model: str
@@ -25,6 +25,7 @@ class GenerationStatus(Struct):
     device: str
     new_items: int
     ranker: bool
+    report: bool
 
 
 class ViewStatus(Struct):
@@ -80,6 +81,7 @@ async def status(call: Call) -> Response:
             serving.index.device,
             len(serving.delta),
             serving.generation.ranker is not None,
+            "report.html" in manifest.files,
         )
     return json_response(
         Status(

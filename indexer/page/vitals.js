@@ -14,10 +14,12 @@ export class Vitals {
 
   /** `status` of the API, or null when it gave none; `state` is a key of STATES. */
   show(status, state) {
+    const isRead = this.list.contains(document.activeElement);
     this.list.replaceChildren(
       vital("state", "State", STATES[state], lagText(status), state),
       ...(status ? [this.events(status.events_accepted), ...known(status)] : []),
     );
+    if (isRead) this.list.querySelector("a")?.focus(); // the only thing here that has a focus
   }
 
   events(accepted) {
@@ -39,11 +41,17 @@ function known({ view, clock, now_ms, generation }) {
       ? vital(
           "generation",
           "Generation",
-          generation.name,
+          generation.report ? reportOf(generation.name) : generation.name,
           `${generation.model}, ${spanText(Date.now() - generation.created_ms)} old`,
         )
       : vital("generation", "Generation", "none yet"),
   ].filter(Boolean);
+}
+
+/** The generation's name, leading to the page about how good it was found to be. */
+function reportOf(name) {
+  const address = `/v1/generations/${encodeURIComponent(name)}/report.html`;
+  return element("a", { href: address, title: "How good it was found to be" }, name);
 }
 
 function lagText(status) {

@@ -65,6 +65,7 @@ class FakeApi:
         self.asked: list[str] = []
         self.generation: str | None = "3-91c0ab12"
         self.generation_created_ms = int(time.time() * 1000) - 260_000
+        self.has_report = False
         self.ready = True
         self.is_empty = False
         self.stream_delay_s = 0.03
@@ -102,6 +103,7 @@ class FakeApi:
             "name": self.generation,
             "model": "als",
             "created_ms": self.generation_created_ms,
+            "report": self.has_report,
         }
         return JSONResponse(
             {

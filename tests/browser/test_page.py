@@ -288,6 +288,22 @@ async def test_items_are_found_by_title_and_can_be_taken_from_there(
         await expect(page.locator("#search")).to_have_value("")
 
 
+async def test_the_generations_name_leads_to_its_report_where_it_has_one(
+    open_page: OpenPage, server: FakeServer, api: FakeApi
+) -> None:
+    async with open_page() as page:
+        await page.goto(server.url)
+        link = page.locator("[data-vital=generation]").get_by_role("link")
+        await expect(page.locator("[data-vital=generation]")).to_contain_text("3-91c0ab12")
+        assert await link.count() == 0
+        api.has_report = True
+        await expect(link).to_have_attribute("href", "/v1/generations/3-91c0ab12/report.html")
+        await link.focus()
+        api.generation = "4-7be2d950"
+        await expect(link).to_have_attribute("href", "/v1/generations/4-7be2d950/report.html")
+        await expect(link).to_be_focused()  # a new status takes nobody's place away
+
+
 async def test_a_hot_swap_is_announced_and_the_list_is_of_the_new_generation(
     api: FakeApi, server: FakeServer, open_page: OpenPage
 ) -> None:

@@ -296,6 +296,7 @@ def test_status_names_generation_view_and_readiness(client: httpx.Client) -> Non
     assert status["generation"]["items"] == 39
     assert status["generation"]["index"] == "flat"
     assert status["generation"]["new_items"] == 1
+    assert status["generation"]["report"] is False
     assert status["view"]["items"] == 40
     assert status["swaps"] == {"done": 1, "refused_generation": None, "refused_reason": None}
     text = client.get("/metrics").text
