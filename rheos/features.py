@@ -32,9 +32,6 @@ class Bags(NamedTuple):
     weights: Float32s
     known: npt.NDArray[np.bool_]
 
-    def __len__(self) -> int:
-        return len(self.known)
-
     def take(self, places: Int64s) -> "Bags":
         """The bags of the records at ``places``."""
         begins = self.starts[places]
@@ -45,7 +42,7 @@ class Bags(NamedTuple):
 
     def sums(self, table: Float32s) -> Float32s:
         """Σ weight · table[row] of each record, (n, d)."""
-        out = np.zeros((len(self), table.shape[1]), np.float32)
+        out = np.zeros((len(self.known), table.shape[1]), np.float32)
         if len(self.rows):
             products = table[self.rows] * self.weights[:, None]
             np.add.reduceat(products, self.starts[:-1], axis=0, out=out)

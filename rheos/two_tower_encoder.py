@@ -3,7 +3,7 @@
 Covington, Adams & Sargin, "Deep Neural Networks for YouTube Recommendations" (RecSys 2016),
 section 3: what was watched is averaged, what is known of the user stands beside it.
 
-    x = [mean_s of the history's embeddings, one a recency s]
+    x = [mean_s of the history's embeddings, one a recency s]; a vector of its own without a history
     u = x S + relu(x W + f + b) O + o ,      f = Σ weight · row of the user's features
 """
 
@@ -23,8 +23,9 @@ from rheos.state import Float32s, History
 class TwoTowerEncoder:
     """``history`` (N, h) embeds the items of a history, ``table`` (F, m) the user's features.
 
-    ``first`` is W (S h, m), ``bias`` b (m,), ``skip`` S (S h, d), ``out`` O (m, d), ``out_bias`` o
-    (d,). Its vectors cannot be taken apart: ``terms`` are empty.
+    ``nothing`` (1, S h) is x where a history has no weight, ``first`` W (S h, m), ``bias`` b (m,),
+    ``skip`` S (S h, d), ``out`` O (m, d), ``out_bias`` o (d,). The vectors cannot be taken apart:
+    ``terms`` are empty.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class TwoTowerEncoder:
         self._history = tensors["encoder.history"]
         self._table = tensors["encoder.table"]
         self._first, self._bias = tensors["encoder.first"], tensors["encoder.bias"]
-        self._skip = tensors["encoder.skip"]
+        self._nothing, self._skip = tensors["encoder.nothing"], tensors["encoder.skip"]
         self._out, self._out_bias = tensors["encoder.out"], tensors["encoder.out_bias"]
         items, d = context.item_vectors.shape
         hidden, wide = len(self._bias), len(half_steps) * self._history.shape[1]
@@ -49,6 +50,7 @@ class TwoTowerEncoder:
             "history": (self._history.shape[0], items),
             "table": (self._table.shape, (features.size, hidden)),
             "first": (self._first.shape, (wide, hidden)),
+            "nothing": (self._nothing.shape, (1, wide)),
             "skip": (self._skip.shape, (wide, d)),
             "out": (self._out.shape, (hidden, d)),
             "out_bias": (self._out_bias.shape, (d,)),
@@ -94,6 +96,7 @@ class TwoTowerEncoder:
         shares = damped(latest, self._half_steps).transpose(0, 2, 1)  # (B, S, n)
         means = np.matmul(shares, self._history[latest.rows])  # (B, S, h)
         x = means.reshape(len(histories), self._first.shape[0])
+        x[~shares.any(axis=(1, 2))] = self._nothing
         hidden = np.maximum(x @ self._first + bags.sums(self._table) + self._bias, 0.0)  # (B, m)
         vectors: Float32s = x @ self._skip + hidden @ self._out + self._out_bias
         vectors[~(latest.known.any(axis=1) | bags.known)] = 0.0

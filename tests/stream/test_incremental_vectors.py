@@ -67,6 +67,7 @@ def two_tower() -> TwoTowerEncoder:
     tensors = {
         "history": matrix(N, 5),
         "table": matrix(features.size, 7),
+        "nothing": matrix(1, 10),
         "first": matrix(10, 7),
         "bias": matrix(7),
         "skip": matrix(10, D),

@@ -17,20 +17,20 @@ from torch.nn import functional
 from rheos.features import Bags, Features
 from rheos.history_map import damped
 from rheos.latest_items import LatestItems
-from rheos.state import Float64s, Int32s, Int64s
+from rheos.state import Float32s, Float64s, Int32s, Int64s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
-from trainer.distributed import add_up, add_up_gradients, own_share, processes
+from trainer.distributed import add_up, add_up_gradients, own_share
 from trainer.early_stopping import EarlyStopping
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.two_tower_network import Network, Past, Sizes
 
 HALF_STEPS = (1.5, 8.0, 1e6)
 """The recencies of the history's means: the last items, the visit, and taste of long standing."""
-HIDE = 0.1
-"""Share of the examples whose history is hidden, and of those whose attributes are: the towers
-learn to do without either."""
-LEAST_RATE = 0.1  # of the learning rate, at the end of its line
+HIDE = 0.3
+"""Share of the examples whose history is hidden, and of those whose attributes are: the user tower
+learns to do without either."""
+LEAST_RATE = 0.01  # of the learning rate, at the end of its line
 AT_ONCE = 4096  # vectors computed at once after training
 
 
@@ -44,17 +44,17 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
     hidden: Annotated[
         int, Meta(ge=1, le=4096, description="Width of each tower's hidden layer.")
     ] = 128
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the examples.")] = 10
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the examples.")] = 4
     batch: Annotated[
         int, Meta(ge=2, description="Examples a step; each other's items are the negatives.")
     ] = 1024
     negatives: Annotated[
         int, Meta(ge=0, description="Items drawn at random that a batch gets beside its own.")
     ] = 512
-    learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.003
-    regularisation: Annotated[
-        float, Meta(ge=0, description="L2 on the vectors of each step's users and items.")
-    ] = 1e-3
+    learning_rate: Annotated[float, Meta(gt=0, description="AdamW's step at the start.")] = 0.003
+    decay: Annotated[
+        float, Meta(ge=0, le=100, description="AdamW's weight decay, on all parameters.")
+    ] = 1.0
     id_dropout: Annotated[
         float,
         Meta(ge=0, lt=1, description="Share of items that a step tells by content alone."),
@@ -79,6 +79,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         )
         with torch_threads(run.threads):
             network = Network(sizes, torch.Generator().manual_seed(run.seed))
+            network.begin_with_popularity(_popularity(data, moments))
             if run.start is not None:
                 _continue(network, known, run.start, data.item_ids)
             network.to(device_of(run.device))
@@ -96,16 +97,18 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         data = histories.data
         random = np.random.default_rng(run.seed)
         sampler = _Sampler(data.items[moments], len(data.item_ids), self.negatives)
-        optimiser = torch.optim.Adam(network.parameters(), self.learning_rate, fused=True)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), self.learning_rate, weight_decay=self.decay, fused=True
+        )
         steps = -(-len(moments) // self.batch) * self.epochs
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LEAST_RATE, steps)
         diverging = EarlyStopping(patience=1)
         for epoch in range(self.epochs):
             losses = []
             for picked in _batches(random.permutation(moments), self.batch):
-                loss, squares = self._loss(network, histories, picked, known, sampler, random)
+                loss = self._loss(network, histories, picked, known, sampler, random)
                 optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss + self.regularisation * squares)
+                torch.autograd.backward(loss)
                 add_up_gradients(network.parameters())
                 optimiser.step()
                 schedule.step()
@@ -123,10 +126,10 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         known: "_Known",
         sampler: "_Sampler",
         random: np.random.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """The mean cross-entropy of ``moments`` (B,), and the vectors' mean square lengths.
+    ) -> Tensor:
+        """This process's part of the mean cross-entropy of ``moments`` (B,).
 
-        Of both this process's part: the candidates are everybody's, the users are its own.
+        The candidates are everybody's, the users are its own.
         """
         data = histories.data
         candidates, own, chances = sampler.draw(data.items[moments], random)
@@ -146,8 +149,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         aims = torch.from_numpy(own).to(device)
         weights = torch.from_numpy(data.weights[moments]).to(device)
         losses = functional.cross_entropy(logits, aims, reduction="none")
-        squares = x.square().sum() / count + y.square().sum(1).mean() / processes()
-        return (losses * weights).sum() / count, squares
+        return (losses * weights).sum() / count
 
     @torch.no_grad()
     def _fitted(self, network: Network, histories: "_Histories", known: "_Known") -> Fitted:
@@ -173,6 +175,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
             {
                 "encoder.history": of["history"],
                 "encoder.table": of["user_table"],
+                "encoder.nothing": of["nothing"],
                 "encoder.first": of["user_first"],
                 "encoder.bias": of["user_bias"],
                 "encoder.skip": of["user_skip"],
@@ -187,6 +190,14 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
             content={"kind": "two_tower", "features": known.item_features.parameters},
             keep={known.kept_as(name): tensor for name, tensor in of.items()},
         )
+
+
+def _popularity(data: DataSet, moments: Int64s) -> Float32s:
+    """ln(1 + sum of an item's weights), (N,), its mean taken off."""
+    sums = np.bincount(data.items[moments], data.weights[moments], len(data.item_ids))
+    logarithms = np.log1p(sums)
+    centred: Float32s = (logarithms - logarithms.mean()).astype(np.float32)
+    return centred
 
 
 class _Known(NamedTuple):

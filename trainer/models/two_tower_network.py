@@ -50,12 +50,23 @@ class Network(nn.Module):
         self.item_bias = zeros(m)
         self.item_out = table(m, d, 0.1 * m**-0.5)
         self.history = table(sizes.items, d, d**-0.5)
+        self.nothing = table(1, wide, d**-0.5)
         self.user_table = zeros(sizes.user_features, m)
         self.user_first = table(wide, m, (2 / wide) ** 0.5)
         self.user_bias = zeros(m)
         self.user_skip = table(wide, d, wide**-0.5)
         self.user_out = table(m, d, m**-0.5)
         self.user_out_bias = zeros(d)
+
+    @torch.no_grad()
+    def begin_with_popularity(self, popularity: Float32s) -> None:
+        """Lets a first number of the vectors say what ``popularity`` (N,) does, to all users.
+
+        What the softmax would need many epochs for: log-popularity spans many times more than
+        tastes do.
+        """
+        self.own[:, 0] = torch.from_numpy(popularity)
+        self.user_out_bias[0] = 1.0
 
     def items(self, rows: Int64s, bags: Bags, kept: Tensor | None = None) -> Tensor:
         """Vectors (n, d); the own embedding counts where ``kept`` (n,) is 1."""
@@ -69,7 +80,9 @@ class Network(nn.Module):
     def users(self, past: Past, bags: Bags) -> Tensor:
         """Vectors (B, d)."""
         embedded = functional.embedding(self._on(past.rows), self.history)  # (B, n, d)
-        x = torch.matmul(self._on(past.shares), embedded).flatten(1)  # (B, S d)
+        shares = self._on(past.shares)
+        x = torch.matmul(shares, embedded).flatten(1)  # (B, S d)
+        x = torch.where((shares != 0).flatten(1).any(1, keepdim=True), x, self.nothing)
         features = self._sums(self.user_table, bags)
         hidden = torch.relu(x @ self.user_first + features + self.user_bias)
         return x @ self.user_skip + hidden @ self.user_out + self.user_out_bias
@@ -77,7 +90,7 @@ class Network(nn.Module):
     def _sums(self, table: Tensor, bags: Bags) -> Tensor:
         """Σ weight · row of each bag, (n, columns)."""
         if not len(table):
-            return table.new_zeros(len(bags), table.shape[1])
+            return table.new_zeros(len(bags.known), table.shape[1])
         return functional.embedding_bag(
             self._on(bags.rows),
             table,
