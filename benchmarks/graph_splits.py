@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from benchmarks.paper_rows.row import DATA
@@ -83,9 +84,10 @@ def ranking(
         scores = score(batch)
         had = split.had[batch]
         scores[np.repeat(np.arange(len(batch)), np.diff(had.indptr)), had.indices] = -np.inf
-        top = np.argpartition(scores, -k, axis=1)[:, -k:]
-        order = np.argsort(-np.take_along_axis(scores, top, 1), axis=1)
-        top = np.take_along_axis(top, order, 1)  # (B, k)
+        # torch's selection is many times as fast as NumPy's.
+        top = (
+            torch.from_numpy(np.ascontiguousarray(scores)).topk(k, dim=1).indices.numpy()
+        )  # (B, k)
         hits = np.take_along_axis(split.test[batch].toarray(), top, 1)
         total = wanted[begin : begin + AT_ONCE]
         recalls.append(hits.sum(axis=1) / total)

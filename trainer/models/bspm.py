@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
+import torch
 from msgspec import Meta, Struct
 from threadpoolctl import threadpool_limits
 
 from rheos.item_weights import ItemWeights
 from rheos.state import Float32s
 from trainer.data_set import DataSet
+from trainer.device import torch_threads
 from trainer.models.blurring import Blurring
 from trainer.models.interaction_graph import graph_of
 from trainer.models.low_rank import low_rank
@@ -64,7 +66,7 @@ class Bspm(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         graph = graph_of(data)
-        with threadpool_limits(max(1, run.threads)):
+        with threadpool_limits(max(1, run.threads)), torch_threads(run.threads):
             operator = self.operator(data, run.seed)
             run.progress("fit", 1, 3)
             items = graph.item_count
@@ -109,8 +111,9 @@ class Bspm(Struct, frozen=True, forbid_unknown_fields=True):
             alone[own, own - begin] = 1
             scores: Float32s = operator.times_transposed(alone).T  # (B, N)
             scores[own - begin, own] = 0  # a history does not recommend its own items
-            top = np.argpartition(np.abs(scores), items - kept, axis=1)[:, items - kept :]
-            targets[own] = np.sort(top, axis=1)
+            # torch's selection is many times as fast as NumPy's.
+            top = torch.from_numpy(np.abs(scores)).topk(kept, dim=1, sorted=False).indices
+            targets[own] = np.sort(top.numpy(), axis=1)
             values[own] = np.take_along_axis(scores, targets[own], 1)
         return ItemWeights(
             np.arange(0, (items + 1) * kept, kept, dtype=np.int64),
