@@ -45,7 +45,9 @@ from trainer.models.sasrec import SasRec
 
 K = 10
 AHEAD = 1.15
-ENCODER = SasRec(epochs=30, dropout=0.3, last=50)
+ENCODER = SasRec(
+    factors=128, blocks=1, epochs=8, batch=1500, dropout=0.5, pretrain=10, learning_rate=0.003
+)
 
 CHAIN = combinations(window=[1, 3, 10], back_off=[1.0, 10.0, 100.0, 1000.0])
 KNN = combinations(neighbours=[100, 1682], shrink=[5.0, 20.0], half_steps=[1.0, 2.0, 5.0, 50.0])
@@ -176,7 +178,7 @@ ROW = PaperRow(
     name="sequence-ml-100k",
     data="ml-100k",
     split="ML-100k by true time order, last item a user held out, full ranking",
-    model="SASRec, softmax over all items, d = 64",
+    model="SASRec, softmax over all items, d = 128, items begun at ALS",
     train=train,
     evaluate=evaluate,
     shortfalls=shortfalls,

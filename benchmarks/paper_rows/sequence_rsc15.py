@@ -51,7 +51,7 @@ from trainer.models.sasrec import SasRec
 K = 20
 DAY_MS = 24 * 3600 * 1000
 EVERY = 4  # of the cases of the day before, so many weigh and choose
-ENCODER = SasRec(epochs=24, dropout=0.5, last=20, batch=800)
+ENCODER = SasRec(blocks=1, epochs=16, dropout=0.5, last=20, batch=800)
 SETTINGS = from_tree(
     {
         "retrieval": {"leave_out_seen": False, "far_damping": 0.2},

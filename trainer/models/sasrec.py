@@ -54,7 +54,7 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
     pretrain: Annotated[
         int,
         Meta(ge=0, le=1000, description="Sweeps of ALS that items begin with; 0: at random."),
-    ] = 10
+    ] = 0
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Share of numbers left out.")] = 0.3
     epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 30
     patience: Annotated[
