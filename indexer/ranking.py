@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rheos.blend import SHORTLIST, Blend
+from rheos.blend import OF_FACTS, OF_LAYERS, SHORTLIST, Blend
 from rheos.state import Float64s, Int64s
 from rheos.z_scores import z_scores
 
@@ -109,7 +109,7 @@ def features(layers: Sequence[Layer], facts: Facts, wanted: Sequence[str]) -> di
 
 def feature_names(layers: Sequence[str]) -> list[str]:
     """The names of all features that there are with these layers."""
-    return [f"{layer}.{kind}" for layer in layers for kind in _OF_LAYER] + list(_OF_FACTS)
+    return [f"{layer}.{kind}" for layer in layers for kind in OF_LAYERS] + list(OF_FACTS)
 
 
 def _feature(name: str, scores_of: Mapping[str, Float64s], facts: Facts) -> Float64s:

@@ -11,8 +11,15 @@ SHORTLIST = 200
 """So many candidates, the best by the blend's weights, are scored."""
 
 
+OF_LAYERS = ("z", "rank", "share")
+OF_FACTS = ("count", "age", "price", "relative_price", "session", "history", "idle")
+"""Features by name: ``far.z`` is one of a layer's, ``count`` one of those beside the layers. What
+they are stands in ``indexer.ranking``.
+"""
+
+
 class Blend(Protocol):
-    """Pure and thread-safe. Layers and features are those of ``indexer.ranking``, by name."""
+    """Pure and thread-safe."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -33,3 +40,12 @@ class Blend(Protocol):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What it is loaded with beside, as a snapshot holds it."""
+
+
+def checked_features(names: Sequence[str]) -> list[str]:
+    """Features as a manifest names them. Raises ValueError for one that cannot be computed."""
+    for name in names:
+        layer, _, kind = name.partition(".")
+        if name not in OF_FACTS and not (layer and kind in OF_LAYERS):
+            raise ValueError(f"blend: there is no feature {name!r}")
+    return list(names)

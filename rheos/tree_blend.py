@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from rheos.blend import checked_features
 from rheos.linear_blend import checked_weights
 from rheos.state import Float64s, Int64s
 
@@ -42,7 +43,7 @@ class TreeBlend:
 
     def __init__(self, weights: Mapping[str, float], features: Sequence[str], trees: Trees) -> None:
         self._weights = checked_weights(weights)
-        self._features = list(features)
+        self._features = checked_features(features)
         self._trees = trees
         self._levels = _checked_depth(trees, len(self._features))
         # Unknown features become -inf in a first set of columns and +inf in a second one, so that

@@ -284,6 +284,7 @@ def test_a_rankers_score_is_a_layer_beside_the_inner_products() -> None:
         {"kind": "linear"},
         {"kind": "linear", "weights": {}},
         {"kind": "trees", "weights": {"far": 1.0}, "features": ["far.z"]},
+        {"kind": "trees", "weights": {"far": 1.0}, "features": ["far.luck"]},
         {"kind": "oracle"},
     ],
 )

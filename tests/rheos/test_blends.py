@@ -143,6 +143,12 @@ def test_a_tree_that_would_take_for_ever_is_refused() -> None:
         TreeBlend.load(PARAMETERS, tensors)
 
 
+@pytest.mark.parametrize("feature", ["far.luck", "luck", "far", ".z", "far.z.z", "z", "", "count."])
+def test_features_that_nobody_can_compute_are_refused(feature: str) -> None:
+    with pytest.raises(ValueError, match="no feature"):
+        TreeBlend.load({**PARAMETERS, "features": ["far.z", feature, "count"]}, stump())
+
+
 @pytest.mark.parametrize("weights", [{}, {"far": NAN}, {"far": float("inf")}, {"far": "much"}])
 def test_wild_weights_are_refused(weights: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
