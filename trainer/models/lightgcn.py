@@ -78,7 +78,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         "layers": Range(1, 4),
         "steps": Range(300, 6000, log=True),
         "negatives": Range(1, 32, log=True),
-        "learning_rate": Range(0.01, 0.3, log=True),
+        "learning_rate": Range(0.003, 0.1, log=True),
         "regularisation": Range(1e-6, 1e-2, log=True),
         "half_steps": Range(1.0, 50.0, log=True),
     }
