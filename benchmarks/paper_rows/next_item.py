@@ -15,11 +15,16 @@ from trainer import data_set
 from trainer.data_set import DataSet
 from trainer.evaluation import metrics
 from trainer.evaluation.metrics import Accuracy
+from trainer.models.model import Fitted
 
 
 class Case(NamedTuple):
-    """``history``: item numbers and ``times_ms`` (n,), oldest first; ``target`` came next."""
+    """``history``: item numbers and ``times_ms`` (n,), oldest first; ``target`` came next.
 
+    ``user``: the number of the sequence that it is of.
+    """
+
+    user: int
     history: Int64s
     times_ms: Int64s
     target: int
@@ -50,6 +55,18 @@ def of_generation(generation: Generation, items: int) -> Predictor:
         [vector] = generation.encoder.encode([as_history(case)])
         found = np.full(items, -np.inf)
         found[numbers] = generation.item_vectors @ vector
+        return found
+
+    return scores
+
+
+def of_vectors(fitted: Fitted, items: int) -> Predictor:
+    """By the vectors of users that were fitted, whatever the order of their histories."""
+    numbers = np.array([int(item_id) for item_id in fitted.item_ids], np.int64)
+
+    def scores(case: Case) -> Float64s:
+        found = np.full(items, -np.inf)
+        found[numbers] = fitted.item_vectors @ fitted.user_vectors[case.user]
         return found
 
     return scores

@@ -96,7 +96,12 @@ def read(seed: int, days_before: int) -> Split:
     learned = by_end[ends[by_end] <= test_end - DAY_MS]
     tested = by_end[(ends[by_end] > test_end - DAY_MS) & (ends[by_end] <= test_end)]
     cases = [
-        Case(sequences[session][:place], times[session][:place], int(sequences[session][place]))
+        Case(
+            int(session),
+            sequences[session][:place],
+            times[session][:place],
+            int(sequences[session][place]),
+        )
         for session in tested
         for place in range(1, len(sequences[session]))
     ]
