@@ -83,8 +83,8 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
             if run.start is not None:
                 _continue(network, known, run.start, data.item_ids)
             network.to(device_of(run.device))
-            self._train(network, histories, moments, known, run)
-            return self._fitted(network, histories, known)
+            losses = self._train(network, histories, moments, known, run)
+            return self._fitted(network, histories, known)._replace(curve={"loss": losses})
 
     def _train(
         self,
@@ -93,7 +93,8 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         moments: Int64s,
         known: "_Known",
         run: Run,
-    ) -> None:
+    ) -> list[float]:
+        """The mean loss of each epoch."""
         data = histories.data
         random = np.random.default_rng(run.seed)
         sampler = _Sampler(data.items[moments], len(data.item_ids), self.negatives)
@@ -117,6 +118,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
             add_up([mean])
             diverging.check(float(mean))
             run.progress("fit", epoch + 1, self.epochs)
+        return diverging.losses
 
     def _loss(
         self,
