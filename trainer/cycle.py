@@ -170,7 +170,7 @@ def _learn(
     threads = trainer.threads or len(os.sched_getaffinity(0))
     start = None
     if serving is not None and trainer.warm_start and "warm_start" in model.can:
-        start = warm.read(model.name, serving.name)
+        start = warm.read(model, serving.name)
 
     def run(stage: str) -> Run:
         def told(_: str, done: int, total: int) -> None:
@@ -225,7 +225,7 @@ def _learn(
     except ServingChangedError as changed:
         return msgspec.structs.replace(judged, reason=str(changed))
     try:
-        warm.keep(model.name, announcement.generation, data, fitted)
+        warm.keep(model, announcement.generation, data, fitted)
     except OSError as error:
         log.warning("nothing is kept of this fit, the next one starts anew: %s", error)
     progress("publish", 1, 1)

@@ -9,6 +9,7 @@ promotion, from that fit's users alone: who has left the data set has left it to
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from rheos.state import Float32s
 from trainer.data_set import DataSet
-from trainer.models.model import Fitted, Start
+from trainer.models.model import Fitted, Model, Start
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ _WRITING = ".writing-"
 
 class _About(msgspec.Struct, frozen=True):
     generation: str
+    parameters: dict[str, Any]
     user_ids: list[str]
     item_ids: list[str]
 
@@ -38,33 +40,36 @@ class WarmStarts:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def keep(self, model: str, generation: str, data: DataSet, fitted: Fitted) -> None:
+    def keep(self, model: Model, generation: str, data: DataSet, fitted: Fitted) -> None:
         """Replaces what is kept of a model by what the fit of ``generation`` kept.
 
         Nothing is left where the fit kept nothing. What a crash or a power cut tears is passed over
         by ``read``. Raises OSError.
         """
         if not fitted.keep:
-            self.drop(model)
+            self.drop(model.name)
             return
-        about = msgspec.json.encode(_About(generation, data.user_ids, fitted.item_ids))
+        about = msgspec.json.encode(
+            _About(generation, msgspec.to_builtins(model), data.user_ids, fitted.item_ids)
+        )
         tensors = {name: np.ascontiguousarray(tensor) for name, tensor in fitted.keep.items()}
         self._directory.mkdir(parents=True, exist_ok=True)
-        temporary = self._directory / f"{_WRITING}{model}"
+        temporary = self._directory / f"{_WRITING}{model.name}"
         try:
             save_file(tensors | {_ABOUT: np.frombuffer(about, np.uint8)}, temporary)
-            temporary.rename(self._path(model))
+            temporary.rename(self._path(model.name))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
-    def read(self, model: str, generation: str) -> Start | None:
+    def read(self, model: Model, generation: str) -> Start | None:
         """What the fit of ``generation`` kept; None where that is not there or not sound.
 
         Another generation's is of no use: one fitted on newer events than the serving one has seen
-        what the gate will ask, and one that was rolled back is no good to begin with.
+        what the gate will ask, and one that was rolled back is no good to begin with. Nor is one of
+        other parameters: its numbers may mean something else.
         """
-        path = self._path(model)
+        path = self._path(model.name)
         if not path.is_file():
             return None
         try:
@@ -79,6 +84,9 @@ class WarmStarts:
                 "%s is of %s and not of the serving generation; the fit starts anew",
                 *(path, about.generation),
             )
+            return None
+        if about.parameters != msgspec.to_builtins(model):
+            log.info("%s is of other parameters; the fit starts anew", path)
             return None
         return Start(about.user_ids, about.item_ids, tensors)
 

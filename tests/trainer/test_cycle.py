@@ -19,13 +19,14 @@ from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings, SettingsError
 from rheos.snapshot_store import LocalStore
 from tests.trainer.shop import send, settings_for, taste
-from trainer import cycle, models
+from trainer import cycle, fitting, models
 from trainer.archive import ArchiveError
 from trainer.archiver import Archiver
 from trainer.cycle import Outcome, TrainerBusyError, train_once
 from trainer.data_set import DataSet
+from trainer.fitting import FitError
 from trainer.models.als import Als
-from trainer.models.model import Fitted, Run, Start
+from trainer.models.model import Fitted, Model, Run, Start
 from trainer.publish import roll_back
 
 pytestmark = pytest.mark.kafka
@@ -213,10 +214,13 @@ class Warm(Bad, frozen=True):
     name: ClassVar[str] = "warm"
     can = Als.can | {"warm_start"}
     started: ClassVar[list[Start | None]] = []
+    is_spoilt: ClassVar[bool] = False
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         self.started.append(run.start)
         fitted = super().fit(data, run)
+        if self.is_spoilt:
+            return fitted._replace(item_vectors=np.zeros_like(fitted.item_vectors))
         return fitted._replace(keep={"item.q": fitted.item_vectors})
 
 
@@ -254,11 +258,21 @@ def test_a_setting_turns_it_off(warm_model: Settings) -> None:
     assert Warm.started == [None, None]
 
 
-def test_after_a_refused_or_failed_fit_the_next_starts_anew(warm_model: Settings) -> None:
-    assert train_once(with_model(warm_model, how="noise")).kind == "refused"
+def test_after_a_refused_fit_the_next_starts_anew(
+    warm_model: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Warm, "is_spoilt", True)
+        assert train_once(warm_model).kind == "refused"
     assert Warm.started[0] is not None
     Warm.started.clear()
     assert train_once(warm_model).kind == "promoted"
+    assert Warm.started == [None, None]
+
+
+def test_with_other_parameters_a_fit_starts_anew(warm_model: Settings) -> None:
+    changed = with_model(warm_model, how="fine", iterations=3)
+    assert train_once(changed).kind == "promoted"
     assert Warm.started == [None, None]
 
 
@@ -272,31 +286,31 @@ def test_after_a_roll_back_the_fit_of_what_was_rolled_back_is_no_start(
     assert Warm.started == [None, None]
 
 
-def test_a_refit_that_fails_after_the_gate_publishes_nothing(
-    served: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refit_that_fails_after_the_gate_publishes_nothing(served: Settings) -> None:
     first = serving(served)
-    fits = iter(
-        [cycle.fit, lambda *_, **__: (_ for _ in ()).throw(cycle.FitError("out of memory"))]
-    )
-    monkeypatch.setattr(cycle, "fit", lambda *args, **named: next(fits)(*args, **named))
-    outcome = train_once(served)
+    seen: list[DataSet] = []
+
+    def fit(model: Model, data: DataSet, run: Run) -> Fitted:
+        seen.append(data)
+        if len(seen) == 2:
+            raise FitError("out of memory")
+        return fitting.fit(model, data, run)
+
+    outcome = train_once(served, fit=fit)
     assert (outcome.kind, outcome.reason) == ("failed", "out of memory")
     assert serving(served) == first
 
 
-def test_a_roll_back_during_a_fit_stands(served: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_roll_back_during_a_fit_stands(served: Settings) -> None:
     first, second = serving(served), train_once(served).generation
     send(served, taste(400, start=1000))
 
-    def fit(*args: Any, **named: Any) -> Fitted:
+    def fit(model: Model, data: DataSet, run: Run) -> Fitted:
         if serving(served) == second:
             roll_back(served, LocalStore(served.store_dir))
-        return real(*args, **named)
+        return fitting.fit(model, data, run)
 
-    real = cycle.fit
-    monkeypatch.setattr(cycle, "fit", fit)
-    outcome = train_once(served)
+    outcome = train_once(served, fit=fit)
     assert (outcome.kind, outcome.generation) == ("refused", "")
     assert outcome.reason == "the serving generation changed meanwhile"
     assert serving(served) == first

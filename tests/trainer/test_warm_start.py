@@ -11,6 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from rheos.state import Float32s
 from trainer.data_set import DataSet, of_interactions
+from trainer.models.als import Als
+from trainer.models.mf import Mf
 from trainer.models.model import Fitted
 from trainer.warm_start import WarmStarts
 
@@ -22,6 +24,9 @@ KEPT: dict[str, Float32s] = {
 }
 
 
+MODEL = Als(factors=2)
+
+
 def fitted(keep: Mapping[str, Float32s], data: DataSet = DATA) -> Fitted:
     vectors = np.zeros((len(data.item_ids), 2), np.float32)
     users = np.zeros((len(data.user_ids), 2), np.float32)
@@ -31,12 +36,12 @@ def fitted(keep: Mapping[str, Float32s], data: DataSet = DATA) -> Fitted:
 @pytest.fixture
 def store(tmp_path: Path) -> WarmStarts:
     kept = WarmStarts(tmp_path / "warm")
-    kept.keep("mf", "3-0123abcd", DATA, fitted(KEPT))
+    kept.keep(MODEL, "3-0123abcd", DATA, fitted(KEPT))
     return kept
 
 
 def test_what_was_kept_comes_back(store: WarmStarts) -> None:
-    start = store.read("mf", "3-0123abcd")
+    start = store.read(MODEL, "3-0123abcd")
     assert start is not None
     assert (start.user_ids, start.item_ids) == (["a", "b"], ["x", "y", "z"])
     assert set(start.tensors) == set(KEPT)
@@ -47,35 +52,41 @@ def test_what_was_kept_comes_back(store: WarmStarts) -> None:
     assert into.tolist() == [[-1, -1], [4, 5], [0, 1]]
 
 
-def test_another_model_or_generation_has_none(store: WarmStarts, tmp_path: Path) -> None:
-    assert store.read("als", "3-0123abcd") is None
-    assert store.read("mf", "2-0123abcd") is None
-    assert WarmStarts(tmp_path / "nowhere").read("mf", "3-0123abcd") is None
+def test_another_model_generation_or_parameter_has_none(store: WarmStarts, tmp_path: Path) -> None:
+    assert store.read(Mf(), "3-0123abcd") is None
+    assert store.read(Als(factors=3), "3-0123abcd") is None
+    assert store.read(MODEL, "2-0123abcd") is None
+    assert WarmStarts(tmp_path / "nowhere").read(MODEL, "3-0123abcd") is None
 
 
 def test_the_next_fit_replaces_it_and_who_left_the_data_is_gone(
     store: WarmStarts, tmp_path: Path
 ) -> None:
     later = of_interactions(["b"], ["x"], [9])
-    store.keep("mf", "4-0123abcd", later, fitted({"user.p": np.ones((1, 2), np.float32)}, later))
-    start = store.read("mf", "4-0123abcd")
+    store.keep(MODEL, "4-0123abcd", later, fitted({"user.p": np.ones((1, 2), np.float32)}, later))
+    start = store.read(MODEL, "4-0123abcd")
     assert start is not None
     assert start.user_ids == ["b"]
     assert set(start.tensors) == {"user.p"}
-    assert [path.name for path in (tmp_path / "warm").iterdir()] == ["mf.safetensors"]
+    assert [path.name for path in (tmp_path / "warm").iterdir()] == ["als.safetensors"]
 
 
 def test_a_fit_that_keeps_nothing_leaves_nothing_and_so_does_a_drop(store: WarmStarts) -> None:
-    store.keep("mf", "4-0123abcd", DATA, fitted({}))
-    assert store.read("mf", "4-0123abcd") is None
-    store.keep("mf", "5-0123abcd", DATA, fitted(KEPT))
-    store.drop("mf")
-    store.drop("mf")
-    assert store.read("mf", "5-0123abcd") is None
+    store.keep(MODEL, "4-0123abcd", DATA, fitted({}))
+    assert store.read(MODEL, "4-0123abcd") is None
+    store.keep(MODEL, "5-0123abcd", DATA, fitted(KEPT))
+    store.drop("als")
+    store.drop("als")
+    assert store.read(MODEL, "5-0123abcd") is None
 
 
 def about(**changes: Any) -> Float32s:
-    tree = {"generation": "3-0123abcd", "user_ids": ["a", "b"], "item_ids": ["x", "y", "z"]}
+    tree = {
+        "generation": "3-0123abcd",
+        "parameters": {},
+        "user_ids": ["a", "b"],
+        "item_ids": ["x", "y", "z"],
+    }
     return np.frombuffer(msgspec.json.encode(tree | changes), np.uint8)
 
 
@@ -103,8 +114,8 @@ def test_a_file_that_no_fit_of_ours_wrote_is_passed_over_and_said_so(
     tensors: dict[str, Any],
 ) -> None:
     save_file({name: np.asarray(t) for name, t in tensors.items()}, *paths(tmp_path))
-    assert store.read("mf", "3-0123abcd") is None
-    assert "mf.safetensors is passed over, the fit starts anew" in caplog.text
+    assert store.read(MODEL, "3-0123abcd") is None
+    assert "als.safetensors is passed over, the fit starts anew" in caplog.text
 
 
 def paths(tmp_path: Path) -> list[Path]:
@@ -128,7 +139,7 @@ def test_a_torn_file_is_passed_over(store: WarmStarts, tmp_path: Path, how: str)
         path.mkdir()
     else:
         path.write_bytes(broken)
-    assert store.read("mf", "3-0123abcd") is None
+    assert store.read(MODEL, "3-0123abcd") is None
 
 
 def test_the_file_holds_tensors_and_json_alone(store: WarmStarts, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 20
 
     name: ClassVar[str] = "als"
-    can: ClassVar[frozenset[Capability]] = frozenset({"item_vectors", "fold_in", "explain"})
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "explain", "warm_start"}
+    )
     space: ClassVar[Mapping[str, Range]] = {
         "factors": Range(16, 256, log=True),
         "regularisation": Range(1e-3, 1.0, log=True),
@@ -67,6 +69,9 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         scale = 1.0 / self.factors
         X = random.normal(0, scale, (len(data.user_ids), self.factors)).astype(np.float32)
         Y = random.normal(0, scale, (len(data.item_ids), self.factors)).astype(np.float32)
+        if run.start is not None:
+            run.start.carry("user.X", data.user_ids, X)
+            run.start.carry("item.Y", data.item_ids, Y)
         extra, wanted = self._confidences(found)
         order = np.argsort(found.items, kind="stable")
         by_user = _blocks(found.users, found.items, extra, wanted, len(X))
@@ -87,7 +92,8 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
             floor=self.floor,
             last=self.last,
         )
-        return Fitted(data.item_ids, Y, encoder.parameters, None, {}, X)
+        keep = {"user.X": X, "item.Y": Y}
+        return Fitted(data.item_ids, Y, encoder.parameters, None, {}, X, keep=keep)
 
     def _confidences(self, found: Pairs) -> tuple[Float32s, Float32s]:
         """c - 1 and c p of each pair."""

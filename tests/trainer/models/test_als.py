@@ -6,7 +6,7 @@ import pytest
 from trainer.data_set import DataSet, of_interactions, pairs
 from trainer.models import als as als_module
 from trainer.models.als import Als
-from trainer.models.model import Fitted, Run
+from trainer.models.model import Fitted, Run, Start
 
 
 def some_data(seed: int = 0, users: int = 30, items: int = 20, count: int = 250) -> DataSet:
@@ -72,6 +72,16 @@ def test_each_sweep_lowers_the_loss() -> None:
         fitted = fit(model, data)
         losses.append(loss(model, data, fitted.user_vectors, fitted.item_vectors))
     assert losses == sorted(losses, reverse=True)
+
+
+def test_a_warm_start_goes_on_where_the_last_fit_ended() -> None:
+    data, model = some_data(), Als(factors=6, iterations=1)
+    last = fit(Als(factors=6, iterations=8), data)
+    warm = model.fit(data, Run(seed=2, start=Start(data.user_ids, data.item_ids, last.keep)))
+    before = loss(model, data, last.user_vectors, last.item_vectors)
+    assert loss(model, data, warm.user_vectors, warm.item_vectors) <= before
+    cold = fit(model, data)
+    assert loss(model, data, cold.user_vectors, cold.item_vectors) > 1.2 * before
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 100_000])
