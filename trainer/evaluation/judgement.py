@@ -21,6 +21,7 @@ from trainer.evaluation.bands import Band
 from trainer.evaluation.beyond_accuracy import BeyondAccuracy
 from trainer.evaluation.holdout import Holdout
 from trainer.evaluation.pointwise import Pointwise
+from trainer.models import item_weigher_of_settings
 from trainer.models.model import Model, Run
 
 S = TypeVar("S", BeyondAccuracy, Pointwise)
@@ -63,14 +64,17 @@ def compare(
 ) -> dict[str, Judgement]:
     """Fits each of ``models`` on each of ``holdouts`` and judges it, popularity first.
 
-    The history is as long as ``settings`` keep it. Raises FitError, NotFiniteError.
+    As the trainer would make them by ``settings``: the history is as long as it is kept there, and
+    item weights join where they are asked for. Raises FitError, NotFiniteError, SettingsError.
     """
+    weigher = item_weigher_of_settings(settings)
     outcomes: dict[str, list[_Outcome]] = {POPULARITY: []}
     for part in holdouts:
         histories = part.histories(settings.history.size)
         outcomes[POPULARITY].append(_of_popularity(part, histories, k, run.seed))
         for model in models:
             fitted = fitting.fit(model, part.train, run)
+            fitted = fitting.with_item_weights(fitted, weigher, part.train, run)
             generation = refit.in_memory(fitting.make(1, model, fitted, part.train, {}))
             outcomes.setdefault(model.name, []).append(
                 _of_generation(generation, model, part, histories, k, settings, run.seed)
@@ -110,6 +114,7 @@ def _of_generation(
         histories,
         attributes,
         depth=settings.retrieval.vector_depth,
+        retrieval=settings.retrieval,
         unknown=generation.popularity,
     )
     users = generation.encoder.encode(histories, attributes)

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from rheos.settings import Settings
+from rheos.settings import Settings, from_tree
 from tests.trainer.shop import taste
 from trainer import fitting
 from trainer.data_set import of_interactions
@@ -152,3 +152,12 @@ def test_scores_that_are_not_finite_have_no_judgement(part, monkeypatch):
     monkeypatch.setattr(judgement.refit, "in_memory", wild)
     with pytest.raises(served.NotFiniteError):
         judgement.compare([part], [ALS], K, SETTINGS, Run())
+
+
+def test_item_weights_join_where_the_settings_ask_for_them(part, found):
+    settings = from_tree({"trainer": {"item_weights": "ease"}})
+    with_weights = judgement.compare([part], [ALS], K, settings, Run())
+    assert with_weights[POPULARITY].all == found[POPULARITY].all
+    assert with_weights["als"].all.measures != found["als"].all.measures
+    ndcg = with_weights["als"].all.measures["ndcg"].mean
+    assert ndcg > found[POPULARITY].all.measures["ndcg"].mean
