@@ -161,8 +161,8 @@ ROLLBACKS = Counter(
 )
 DRIFT_NDCG = Gauge(
     "rheos_drift_ndcg",
-    "NDCG of the serving generation (at its gate, on the newest events).",
-    ["when"],
+    "NDCG of the serving generation (at its gate, now: on the newest events).",
+    ["which"],
     registry=REGISTRY,
 )
 TRAINER_LEADS = Gauge(

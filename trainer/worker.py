@@ -280,7 +280,7 @@ def _tell(outcome: Outcome, seconds: float) -> None:
     if outcome.against_ndcg is not None:
         metrics.GATE_NDCG.labels("serving").set(outcome.against_ndcg)
     if outcome.drift is not None:
-        metrics.DRIFT_NDCG.labels("gate").set(outcome.drift.at_gate)
+        metrics.DRIFT_NDCG.labels("at its gate").set(outcome.drift.at_gate)
         metrics.DRIFT_NDCG.labels("now").set(outcome.drift.now)
     if outcome.kind == "promoted":
         metrics.GENERATION_NUMBER.set(number_of(outcome.generation))

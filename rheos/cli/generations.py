@@ -42,6 +42,9 @@ def listed(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
         print("No generation yet: `rheos train` makes one once there are enough events.")
     else:
         _print(rows)
+    for row in rows:
+        if "withdrawn" in row:
+            print(f"{row['generation']} is withdrawn: {row['withdrawn']}")
     if ruling is not None:
         print(f"Serving {ruling.generation} since decision {ruling.number}: {ruling.reason}")
 

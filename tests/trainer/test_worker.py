@@ -259,6 +259,22 @@ def test_trouble_with_the_archive_shows_and_ends_when_it_does(
     again.wait_for(lambda: again.ask("/readyz")[0] == 200)
 
 
+def test_between_fits_it_looks_for_drift(
+    settings: Settings, start: Callable[[Settings], Worker]
+) -> None:
+    often = {"every_minutes": 60.0, "drift_minutes": 0.03}
+    trainer = msgspec.structs.replace(settings.trainer, **often)
+    worker = start(msgspec.structs.replace(settings, trainer=trainer))
+    send(settings, taste(600))
+    worker.wait_for(lambda: serving(settings) != "")
+    first = serving(settings)
+    send(settings, taste(200, start=600))
+    worker.wait_for(lambda: worker.metric('rheos_drift_ndcg{which="now"}') > 0)
+    assert "a look for drift begins (drift)" in worker.log()
+    assert worker.metric('rheos_drift_ndcg{which="at its gate"}') > 0
+    assert serving(settings) == first
+
+
 def test_of_two_trainers_one_fits_and_the_other_takes_over_when_it_dies(
     settings: Settings, start: Callable[[Settings], Worker], tmp_path: Path
 ) -> None:
