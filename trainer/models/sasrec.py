@@ -135,9 +135,10 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
         for epoch in range(self.epochs):
             network.train()
             losses = []
-            batches = list(windows.batches(self.last, self.batch, random))
-            for number, batch in enumerate(batches):
-                done = (epoch + number / len(batches)) / self.epochs
+            read = 0
+            for batch in windows.batches(self.last, self.batch, random):
+                done = (epoch + read / windows.steps) / self.epochs
+                read += int(batch.lengths.sum())
                 for group in optimiser.param_groups:
                     group["lr"] = self.learning_rate * _share(done)
                 value = loss(network, batch)

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 class Windows:
     """The users' interactions of a weight above 0, oldest first.
 
-    ``counts`` (U,): how many each user has.
+    ``counts`` (U,): how many each user has. ``steps``: how many have an earlier one, in all.
     """
 
     def __init__(self, data: DataSet) -> None:
@@ -37,6 +37,7 @@ class Windows:
         self._users = data.users[taken]
         self._times_ms = data.times_ms[taken]
         self.counts = np.bincount(self._users, minlength=len(data.user_ids)).astype(np.int64)
+        self.steps = int(np.maximum(self.counts - 1, 0).sum())
         self._begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
 
     def batches(self, last: int, places: int, random: np.random.Generator) -> Iterator[Batch]:
