@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper_rows.retail_blends import EVERY, NEVER, K, fit_weekly, read, stored
+from benchmarks.paper_rows.retail_blends import EVERY, NEVER, WEEK, K, fit_weekly, read, stored
 from benchmarks.paper_rows.row import PaperRow, at_least
 from rheos.live_system import FAR, FOLD_IN, ITEM_WEIGHTS, LIVE, LiveSystem
 from rheos.settings import Settings
@@ -26,7 +26,7 @@ BESIDE = {POPULARITY: POPULARITY, FAR: FAR, FOLD_IN: "vectors of the same genera
 
 def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
     log = read(Settings())
-    return fit_weekly(log, folder, Ease(), 0.5, 1.0, Run(seed=seed, threads=threads))
+    return fit_weekly(log, folder, 0.5, 1.0, Run(seed=seed, threads=threads), Ease())
 
 
 def evaluate(folder: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
         generation = stored(folder, events)
         return Fitted(generation, np.zeros((len(log.user_ids), generation.dimensions), np.float32))
 
-    plan = Plan(k=K, every=EVERY, nightly_days=NEVER)
+    plan = Plan(k=K, every=EVERY, nightly_days=NEVER, live_days=WEEK)
     live = LiveSystem(settings, log.item_ids, K)
     found = prequential.run(log, live, fit, plan, lambda done, total: None)
     own = found.rows[ITEM_WEIGHTS]

@@ -35,7 +35,7 @@ from trainer.evaluation.metrics import Accuracy
 from trainer.evaluation.prequential import NIGHTLY, POPULARITY, Fitted, Plan
 from trainer.models.als import Als
 from trainer.models.ease import Ease
-from trainer.models.model import Run
+from trainer.models.model import ItemWeigher, Model, Run
 
 WEEK = 7.0  # days
 EVERY = 7
@@ -78,9 +78,21 @@ def weeks(log: EventLog, begin: float, end: float) -> list[tuple[int, int]]:
     return spans(log, int(len(log.events) * begin), int(len(log.events) * end), WEEK)
 
 
-def fit_weekly(log: EventLog, folder: Path, begin: float, end: float, run: Run) -> dict[str, Any]:
-    """Fits and stores a generation on the events before each week; tells how long a fit took."""
-    model, weigher = Als(), Ease()
+def fit_weekly(
+    log: EventLog,
+    folder: Path,
+    begin: float,
+    end: float,
+    run: Run,
+    model: Model | None = None,
+    weigher: ItemWeigher | None = None,
+) -> dict[str, Any]:
+    """Fits and stores a generation on the events before each week; tells how long a fit took.
+
+    Without a ``model`` it is ALS with the item weights of EASE.
+    """
+    if model is None:
+        model, weigher = Als(), Ease()
     weights = [Settings().event_rules().weight(event) for event in log.events]
     store = LocalStore(folder / "snapshots")
     names, seconds = _stored_names(folder), []
@@ -98,8 +110,9 @@ def fit_weekly(log: EventLog, folder: Path, begin: float, end: float, run: Run) 
         report.note(f"fitted on {count:,} events: {seconds[-1]:.1f} s of CPU")
     (folder / FITS).write_text(json.dumps(names), "utf-8")
     return {
-        "als": msgspec.to_builtins(model),
-        "ease": msgspec.to_builtins(weigher),
+        "parameters": {
+            part.name: msgspec.to_builtins(part) for part in (model, weigher) if part
+        },
         "fits": len(seconds),
         "cpu_seconds_a_fit": round(float(np.median(seconds)), 2),
     }
