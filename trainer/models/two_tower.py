@@ -6,6 +6,7 @@ Modeling for Large Corpus Item Recommendations" (RecSys 2019): a softmax over th
 corrected by the logarithm of the chance with which each came into it.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ from trainer.distributed import add_up, add_up_gradients, own_share
 from trainer.early_stopping import EarlyStopping
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.two_tower_network import Network, Past, Sizes
+from trainer.search_space import Range
+from trainer.validation import HeldOut, hold_out
 
 HALF_STEPS = (1.5, 8.0, 1e6)
 """The recencies of the history's means: the last items, the visit, and taste of long standing."""
@@ -31,7 +34,9 @@ HIDE = 0.3
 """Share of the examples whose history is hidden, and of those whose attributes are: the user tower
 learns to do without either."""
 LEAST_RATE = 0.01  # of the learning rate, at the end of its line
-AT_ONCE = 4096  # vectors computed at once after training
+HELD_OUT, MOST_HELD_OUT = 20, 1000
+"""With ``patience`` one user of so many is held out, and so many at most, to see when to stop."""
+AT_ONCE = 4096  # vectors computed at once
 
 
 class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,48 +67,64 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
     last: Annotated[
         int, Meta(ge=1, le=1000, description="Latest distinct items that the encoder reads.")
     ] = 50
+    patience: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="Epochs without a gain that end the fit; 0: it never is."),
+    ] = 0
 
     name: ClassVar[str] = "two_tower"
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "cold_items", "attributes", "warm_start", "distributed"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "epochs": Range(2, 20, log=True),
+        "learning_rate": Range(5e-4, 1e-2, log=True),
+        "decay": Range(0.03, 10.0, log=True),
+        "id_dropout": Range(0.05, 0.6),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
-        moments = np.flatnonzero((data.weights > 0) & data.first_of_pairs())
-        if not len(moments):
+        if not (data.weights > 0).any():
             raise ValueError("two_tower: no interaction has a weight above 0")
-        known, histories = _Known.of(data), _Histories(data, self.last)
+        known, random = _Known.of(data), np.random.default_rng(run.seed)
+        held: HeldOut | None = None
+        if self.patience:
+            held = hold_out(data, min(MOST_HELD_OUT, len(data.user_ids) // HELD_OUT), random)
+        fitted_on = data if held is None else held.train
         sizes = Sizes(
             *(len(data.item_ids), known.item_features.size, known.user_features.size),
             *(len(HALF_STEPS), self.factors, self.hidden),
         )
         with torch_threads(run.threads):
             network = Network(sizes, torch.Generator().manual_seed(run.seed))
-            network.begin_with_popularity(_popularity(data, moments))
+            network.begin_with_popularity(_popularity(fitted_on))
             if run.start is not None:
                 _continue(network, known, run.start, data.item_ids)
             network.to(device_of(run.device))
-            losses = self._train(network, histories, moments, known, run)
-            return self._fitted(network, histories, known)._replace(curve={"loss": losses})
+            curve = self._train(network, fitted_on, held, known, run, random)
+            return self._fitted(network, data, known)._replace(curve=curve)
 
     def _train(
         self,
         network: Network,
-        histories: "_Histories",
-        moments: Int64s,
+        data: DataSet,
+        held: HeldOut | None,
         known: "_Known",
         run: Run,
-    ) -> list[float]:
-        """The mean loss of each epoch."""
-        data = histories.data
-        random = np.random.default_rng(run.seed)
+        random: np.random.Generator,
+    ) -> dict[str, list[float]]:
+        """How it went: the loss of each epoch, and the validation's NDCG."""
+        moments = _examples(data)
+        histories = _Histories(data, self.last)
         sampler = _Sampler(data.items[moments], len(data.item_ids), self.negatives)
         optimiser = torch.optim.AdamW(
             network.parameters(), self.learning_rate, weight_decay=self.decay, fused=True
         )
         steps = -(-len(moments) // self.batch) * self.epochs
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LEAST_RATE, steps)
-        diverging = EarlyStopping(patience=1)
+        stopping = EarlyStopping(max(1, self.patience))
+        best: dict[str, Tensor] = {}
         for epoch in range(self.epochs):
             losses = []
             for picked in _batches(random.permutation(moments), self.batch):
@@ -116,9 +137,18 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
                 losses.append(loss.detach())
             mean = torch.stack(losses).mean()
             add_up([mean])
-            diverging.check(float(mean))
+            stopping.check(float(mean))
             run.progress("fit", epoch + 1, self.epochs)
-        return diverging.losses
+            if held is None or not len(held.users):
+                continue
+            if stopping.improved(epoch, held.ndcg(_scores(network, histories, known))):
+                best = {name: value.clone() for name, value in network.state_dict().items()}
+            if stopping.is_over:
+                break
+        if best:
+            network.load_state_dict(best)
+        run.progress("fit", self.epochs, self.epochs)
+        return stopping.curve("ndcg@20")
 
     def _loss(
         self,
@@ -154,10 +184,8 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         return (losses * weights).sum() / count
 
     @torch.no_grad()
-    def _fitted(self, network: Network, histories: "_Histories", known: "_Known") -> Fitted:
-        data = histories.data
-        rows = np.arange(len(data.item_ids))
-        vectors = [network.items(part, known.items.take(part)) for part in _batches(rows, AT_ONCE)]
+    def _fitted(self, network: Network, data: DataSet, known: "_Known") -> Fitted:
+        histories = _Histories(data, self.last)
         users = np.arange(len(data.user_ids))
         user_vectors = [
             network.users(histories.whole(part), known.users.take(part))
@@ -166,7 +194,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         of = {name: each.detach().cpu().numpy() for name, each in network.named_parameters()}
         return Fitted(
             data.item_ids,
-            torch.cat(vectors).cpu().numpy(),
+            _item_vectors(network, known).cpu().numpy(),
             {
                 "kind": "two_tower",
                 "half_steps": list(HALF_STEPS),
@@ -194,8 +222,38 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-def _popularity(data: DataSet, moments: Int64s) -> Float32s:
+def _examples(data: DataSet) -> Int64s:
+    """The interactions that the model learns to foresee."""
+    return np.flatnonzero((data.weights > 0) & data.first_of_pairs())
+
+
+def _item_vectors(network: Network, known: "_Known") -> Tensor:
+    """The vectors of all items, (N, d)."""
+    rows = np.arange(len(known.items.known))
+    parts = [network.items(part, known.items.take(part)) for part in _batches(rows, AT_ONCE)]
+    return torch.cat(parts)
+
+
+def _scores(
+    network: Network, histories: "_Histories", known: "_Known"
+) -> Callable[[Int32s], Float32s]:
+    """Gives users' scores (B, N) of all items, after all that they did."""
+    with torch.no_grad():
+        vectors = _item_vectors(network, known)
+
+    @torch.no_grad()
+    def scores(users: Int32s) -> Float32s:
+        rows = users.astype(np.int64)
+        x = network.users(histories.whole(rows), known.users.take(rows))
+        found: Float32s = (x @ vectors.T).cpu().numpy()
+        return found
+
+    return scores
+
+
+def _popularity(data: DataSet) -> Float32s:
     """ln(1 + sum of an item's weights), (N,), its mean taken off."""
+    moments = _examples(data)
     sums = np.bincount(data.items[moments], data.weights[moments], len(data.item_ids))
     logarithms = np.log1p(sums)
     centred: Float32s = (logarithms - logarithms.mean()).astype(np.float32)

@@ -211,3 +211,18 @@ def test_a_snapshot_whose_parts_do_not_fit_is_refused(fitted: Fitted, tmp_path: 
         broken = fitted._replace(tensors={**fitted.tensors, name: np.zeros((3, 3), np.float32)})
         with pytest.raises(SnapshotError, match="two-tower"):
             Generation(store.get(store.put(*make(1, MODEL, broken, DATA, {}))))
+
+
+def test_with_patience_the_fit_ends_where_the_held_out_items_say() -> None:
+    told: list[tuple[int, int]] = []
+    model = TwoTower(factors=6, hidden=10, epochs=60, batch=32, last=9, patience=3)
+    data = shop(users=60)
+    run = Run(seed=1, progress=lambda stage, done, total: told.append((done, total)))
+    fitted = model.fit(data, run)
+    values = fitted.curve["ndcg@20"]
+    assert 3 < len(values) < 60
+    assert values.index(max(values)) == len(values) - 4
+    assert told[-1] == (60, 60)
+    assert fitted.user_vectors.shape == (60, 6)
+    again = model.fit(data, Run(seed=1))
+    np.testing.assert_array_equal(again.item_vectors, fitted.item_vectors)
