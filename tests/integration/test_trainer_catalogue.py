@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from kafka import KafkaProducer
 
 from rheos import topics
 from rheos.catalogue import Item, UserAttributes, encode_record
+from rheos.generation import Generation
 from rheos.local_kafka import KafkaProcess
-from rheos.settings import Settings, from_tree
+from rheos.settings import FeatureDeclaration, FeatureSettings, Settings, from_tree
+from rheos.snapshot_store import LocalStore
+from rheos.state import History
+from tests.trainer import shop
 from trainer.catalogue import with_catalogue
+from trainer.cycle import train_once
 from trainer.data_set import of_interactions
 
 pytestmark = pytest.mark.kafka
@@ -97,3 +104,45 @@ def test_without_the_topics_nothing_is_known(
     assert not known.items_known
     assert not known.users_known
     assert f"no topic {prefix}.items" in caplog.text
+
+
+NOBODY = History([], np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+def test_a_cycle_teaches_the_model_what_the_catalogue_says(
+    broker: KafkaProcess, prefix: str, tmp_path: Path
+) -> None:
+    declared = FeatureSettings(
+        items=(FeatureDeclaration(name="category", kind="categorical"),),
+        users=(FeatureDeclaration(name="likes", kind="categorical"),),
+    )
+    parameters = {"factors": 8, "hidden": 16, "epochs": 8, "batch": 64, "learning_rate": 0.02}
+    settings = shop.settings_for(
+        broker.bootstrap, prefix, tmp_path, model="two_tower", parameters=parameters
+    )
+    settings = msgspec.structs.replace(settings, features=declared)
+    shop.send(settings, shop.taste(800))
+    names = topics.Topics(settings)
+    with shop.producer(settings) as out:
+        for number in range(100):
+            item = Item(item_id=f"i{number}", category=f"department {number % 5}")
+            out.send(names.items, key=item.item_id.encode(), value=encode_record(item))
+        for number in range(40):
+            likes = f"department {number % 5}"
+            user = UserAttributes(user_id=f"u{number}", attributes={"likes": likes})
+            out.send(names.users, key=user.user_id.encode(), value=encode_record(user))
+        out.flush()
+
+    outcome = train_once(settings)
+
+    assert outcome.kind == "promoted", outcome
+    generation = Generation(LocalStore(settings.store_dir).get(outcome.generation))
+    assert generation.content is not None
+    new = [Item(item_id="new", category=f"department {number}") for number in range(5)]
+    likes = [
+        UserAttributes(user_id="new", attributes={"likes": f"Department {number}"})
+        for number in range(5)
+    ]
+    users = generation.encoder.encode([NOBODY] * 5, likes)
+    scores = users @ generation.content.encode(new).T
+    np.testing.assert_array_equal(scores.argmax(axis=1), np.arange(5))
