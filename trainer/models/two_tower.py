@@ -49,7 +49,7 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
     hidden: Annotated[
         int, Meta(ge=1, le=4096, description="Width of each tower's hidden layer.")
     ] = 128
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the examples.")] = 4
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the examples.")] = 6
     batch: Annotated[
         int, Meta(ge=2, description="Examples a step; each other's items are the negatives.")
     ] = 1024
