@@ -92,7 +92,8 @@ class Ruling(msgspec.Struct, frozen=True):
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All that is told. ``k`` is how many recommendations count, ``metrics`` the manifest's, a
-    blend's among them; ``curve`` has a value an epoch.
+    blend's among them; ``parts`` are the kinds of what serves, by name (encoder, ranker, item
+    weights, content, blend); ``curve`` is what the fit measured as it went on.
     """
 
     format: int = FORMAT
@@ -100,6 +101,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     model: str
     parameters: dict[str, Any]
+    parts: dict[str, str]
     start: str
     privacy: dict[str, Any] | None
     software: dict[str, str]
@@ -140,6 +142,7 @@ def make(
         created_ms=manifest.created_ms,
         model=manifest.model,
         parameters=manifest.parameters,
+        parts=_parts(manifest),
         start=manifest.start,
         privacy=manifest.privacy,
         software=manifest.software,
@@ -150,6 +153,20 @@ def make(
         rows=rows,
         curve={name: [float(value) for value in values] for name, values in curve.items()},
     )
+
+
+def _parts(manifest: Manifest) -> dict[str, str]:
+    """What a generation is served by; the model's own item weights are of its name."""
+    parts = {
+        "encoder": manifest.encoder,
+        "ranker": manifest.ranker,
+        "content": manifest.content,
+        "blend": manifest.blend,
+    }
+    kinds = {name: str(part.get("kind")) for name, part in parts.items() if part is not None}
+    if manifest.item_weights is not None:
+        kinds["item weights"] = str(manifest.item_weights.get("by", manifest.model))
+    return kinds
 
 
 def encode(report: Report) -> bytes:

@@ -258,6 +258,7 @@ def _fitted(report: Report) -> str:
         ["items", f"{data.items:,}"],
         ["pairs of a user and an item that occur", _percent(data.density, 3)],
         ["interactions that go to the most popular tenth of items", _top_tenth(report)],
+        *([escape(name), f"<code>{escape(kind)}</code>"] for name, kind in report.parts.items()),
     ]
     window = [
         [escape(partition), f"{begin:,}", f"{end:,}"]
@@ -271,10 +272,16 @@ def _fitted(report: Report) -> str:
         [f"<code>{escape(name)}</code>", f"<code>{escape(_json(value))}</code>"]
         for name, value in report.metrics.items()
     ]
+    blended = (
+        " Its blend was judged by itself, through the live path; what the gate and this page judge"
+        " is the generation without."
+        if "blend" in report.parts
+        else ""
+    )
     return _section(
         "What was fitted",
         "Interactions over time; shaded is where the gate’s events lie, which the candidate did not"
-        " see. The generation itself was fitted on all.",
+        " see. The generation itself was fitted on all." + blended,
         _wide(drawn)
         + _wide(_table(["", ""], facts))
         + f"<h3>Parameters of {escape(report.model)}</h3>"

@@ -1,5 +1,6 @@
 """What a report tells, held against gate and plain counts; its page, against hostile text."""
 
+import copy
 import json
 import math
 from collections import Counter
@@ -60,6 +61,20 @@ def test_the_data_are_described_as_they_are(made, told):
     assert data.window == {"0": (0, 1500)}
     counts = sorted(Counter(made.data.items.tolist()).values())
     assert data.popularity_curve[25] == pytest.approx(sum(counts[:50]) / 1500)
+
+
+def test_what_serves_is_named_by_its_kind(made, told):
+    assert told.parts == {"encoder": "fold_in"}
+    candidate = copy.copy(made.candidate)
+    candidate.manifest = msgspec.structs.replace(
+        candidate.manifest,
+        ranker={"kind": "neumf"},
+        item_weights={"by": "ease"},
+        blend={"kind": "trees"},
+    )
+    assert report_of(made._replace(candidate=candidate)).parts == {
+        **{"encoder": "fold_in", "ranker": "neumf", "blend": "trees", "item weights": "ease"},
+    }
 
 
 def test_top_items_are_those_that_stand_in_most_lists(told):
@@ -166,6 +181,7 @@ def test_text_from_outside_is_text_on_the_page(told):
         told,
         model=HOSTILE,
         start=HOSTILE,
+        parts={HOSTILE: HOSTILE, "blend": HOSTILE},
         parameters={HOSTILE: HOSTILE},
         software={HOSTILE: HOSTILE},
         metrics={HOSTILE: {HOSTILE: 1.0}},
@@ -178,6 +194,7 @@ def test_text_from_outside_is_text_on_the_page(told):
     assert text.count(HOSTILE) > 10
     assert "It did not pass the gate." in text
     assert "guards its users’ privacy" in text
+    assert "Its blend was judged by itself" in text
 
 
 def test_a_curve_or_times_that_make_no_sense_are_no_end(told):
