@@ -324,11 +324,15 @@ def _details(summary: str, inner: str) -> str:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 0) -> str:
-    """Cells are HTML already, headings are text; the first ``texts`` columns hold words."""
+    """Cells are HTML already, headings are text; the first ``texts`` columns hold words.
+
+    Without any heading it is a list of facts, each with its name before it.
+    """
     head = "".join(
         f'<th scope="col"{_class(place, texts)}>{escape(heading)}</th>'
         for place, heading in enumerate(headings)
     )
+    head = f"<thead><tr>{head}</tr></thead>\n" if any(headings) else ""
     body = ""
     for first, *cells in rows:
         body += f'<tr><th scope="row">{first}</th>'
@@ -336,7 +340,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 
             f"<td{_class(place, texts)}>{cell}</td>" for place, cell in enumerate(cells, 1)
         )
         body += "</tr>\n"
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
 def _class(place: int, texts: int) -> str:
