@@ -26,7 +26,7 @@ from rheos.snapshot_store import LocalStore, SnapshotStore
 from trainer import gate
 from trainer.archive import Archive, ArchiveError
 from trainer.archiver import Archiver
-from trainer.blending.learning import attach, learn_for
+from trainer.blending import learning as blending
 from trainer.catalogue import READERS, with_catalogue
 from trainer.data_set import DataSet, load
 from trainer.evaluation import report, report_page
@@ -88,6 +88,7 @@ def train_once(settings: Settings, progress: Progress = silent, fit: Fit = fit_a
     Raises what ``run_cycle`` raises, and KafkaError.
     """
     model_of_settings(settings)  # a wrong name or parameter shows before the long work
+    blending.check(settings)
     item_weigher_of_settings(settings)
     with Archiver(settings) as archiver:
         archiver.catch_up(lambda done, total: progress("archive", done, total))
@@ -119,6 +120,7 @@ def run_cycle(
     """
     began = time.monotonic()
     model = model_of_settings(settings)
+    blending.check(settings)
     with _cycle_lock(Path(settings.data_dir), wait):
         warm = WarmStarts(Path(settings.data_dir) / "warm")
         archive.compact()
@@ -198,7 +200,7 @@ def _learn(
     )
     if not verdict.passed:
         return judged
-    learned = learn_for(settings, candidate, serving, data, trial.train, run("blend"))  # 5
+    learned = blending.learn_for(settings, candidate, serving, data, trial.train, run("blend"))  # 5
     metrics |= learned.metrics()
     if learned.reason:
         log.info("%s", learned.reason)
@@ -207,7 +209,7 @@ def _learn(
     began_with = serving.name if serving is not None and start is not None else ""
     made = make(number, model, fitted, data, metrics, start=began_with)
     if learned.blend is not None:
-        made = attach(made, learned.blend)
+        made = blending.attach(made, learned.blend)
     told = report.make(
         made.manifest,
         candidate,

@@ -24,6 +24,7 @@ from rheos.snapshot_store import LocalStore
 from rheos.supervisor.tether import tethered
 from trainer.archive import ArchiveError
 from trainer.archiver import Archiver
+from trainer.blending import learning as blending
 from trainer.cycle import Order, Outcome
 from trainer.leadership import Leadership
 from trainer.live_clicks import LiveClicks, roll_back_if_fallen
@@ -55,6 +56,7 @@ def run(settings: Settings) -> int:
     # kafka-python warns of each slow turn of its event loop, which a busy machine makes common.
     logging.getLogger("kafka").setLevel(logging.ERROR)
     model_of_settings(settings)
+    blending.check(settings)
     item_weigher_of_settings(settings)
     stop = threading.Event()
 

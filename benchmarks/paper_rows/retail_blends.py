@@ -110,9 +110,7 @@ def fit_weekly(
         report.note(f"fitted on {count:,} events: {seconds[-1]:.1f} s of CPU")
     (folder / FITS).write_text(json.dumps(names), "utf-8")
     return {
-        "parameters": {
-            part.name: msgspec.to_builtins(part) for part in (model, weigher) if part
-        },
+        "parameters": {part.name: msgspec.to_builtins(part) for part in (model, weigher) if part},
         "fits": len(seconds),
         "cpu_seconds_a_fit": round(float(np.median(seconds)), 2),
     }

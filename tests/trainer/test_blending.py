@@ -9,8 +9,8 @@ import pytest
 
 from rheos.blend import SHORTLIST
 from rheos.events import Event
-from rheos.settings import from_tree
-from trainer.blending import lambdamart
+from rheos.settings import SettingsError, from_tree
+from trainer.blending import lambdamart, learning
 from trainer.blending.examples import Examples, Recorder
 from trainer.blending.learning import learn, learn_for
 from trainer.blending.rehearsal import rehearse, spans
@@ -162,6 +162,15 @@ def test_a_blend_that_loses_against_a_part_of_it_is_not_let_through() -> None:
     learned = learn(examples, "linear", from_tree({}), 1)
     assert learned.blend is None
     assert learned.reason.startswith("no blend")
+
+
+def test_a_blend_without_faiss_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = from_tree({"trainer": {"blend": "trees"}})
+    learning.check(settings)
+    monkeypatch.setattr(learning, "find_spec", lambda name: None)
+    learning.check(from_tree({}))
+    with pytest.raises(SettingsError, match=r"trainer.blend = 'trees' .* pip install"):
+        learning.check(settings)
 
 
 def event(user: str, item: str, minute: int, kind: str = "purchase") -> Event:

@@ -5,6 +5,7 @@ which it did not see; else a simpler blend takes its place, or none.
 """
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Literal, NamedTuple, TypeGuard
 
 import msgspec
@@ -14,7 +15,7 @@ from rheos.blend import Blend
 from rheos.events import Event
 from rheos.generation import Generation
 from rheos.live_system import LiveSystem
-from rheos.settings import Settings
+from rheos.settings import Settings, SettingsError
 from rheos.state import Float64s, Int64s
 from trainer import bootstrap
 from trainer.blending.examples import Examples, Recorder
@@ -49,6 +50,15 @@ class Learned(NamedTuple):
     def metrics(self) -> dict[str, float]:
         """The figures as a manifest has them."""
         return {f"blend_{name}_ndcg@{K}": value for name, value in self.figures.items()}
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingsError for a blend that cannot be learned here: the live path needs FAISS."""
+    if settings.trainer.blend != "none" and find_spec("faiss") is None:
+        raise SettingsError(
+            f"setting trainer.blend = {settings.trainer.blend!r} plays events through the live"
+            " path, which needs FAISS: pip install 'rheos[cpu]', or set it to 'none'"
+        )
 
 
 def learn_for(
