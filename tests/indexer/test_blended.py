@@ -1,5 +1,6 @@
 """A generation's blend ranks what was gathered: features, shortlist, sources, when it rules."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from rheos.generation import Generation
 from rheos.linear_blend import LinearBlend
 from rheos.settings import Settings, from_tree
 from rheos.snapshot import Snapshot, SnapshotError
+from rheos.snapshot_store import LocalStore
 from rheos.state import Float32s, Float64s, History, Int64s, encode_state
 from rheos.tree_blend import TreeBlend, Trees
 from tests.indexer import shop
@@ -159,6 +161,19 @@ def generation(blend: Blend | None) -> Generation:
         manifest = msgspec.structs.replace(manifest, blend=blend.parameters())
         tensors |= blend.tensors()
     return Generation(Snapshot("1-00000000", manifest, list(ITEMS), tensors))
+
+
+@pytest.mark.parametrize("blend", BLENDS, ids=["linear", "trees"])
+def test_a_blend_comes_back_from_the_snapshot_store(blend: Blend, tmp_path: Path) -> None:
+    made = generation(blend)
+    tensors = {"item_vectors": made.item_vectors, "popularity": made.popularity}
+    store = LocalStore(tmp_path)
+    name = store.put(made.manifest, made.item_ids, tensors | blend.tensors())
+    again = Generation(store.get(name)).blend
+    assert again is not None
+    told = {name: np.random.default_rng(4).normal(size=30) for name in blend.features}
+    np.testing.assert_array_equal(again.score(told), blend.score(told))
+    assert dict(again.weights) == dict(blend.weights)
 
 
 class World:
