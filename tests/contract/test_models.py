@@ -33,7 +33,8 @@ CASES = [
     Case("mlp", {"mlp_factors": 8, "negatives": 2.0, "epochs": 60}),
     Case(
         "neumf",
-        {"factors": 4, "mlp_factors": 8, "negatives": 2.0, "gmf_epochs": 30, "mlp_epochs": 30},
+        {"factors": 4, "mlp_factors": 8, "negatives": 2.0, "mlp_epochs": 60}
+        | {"mlp_learning_rate": 0.03, "mlp_regularisation": 0.01},
     ),
     Case(
         "sasrec",

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rheos.state import Int64s
+from rheos.generation import Generation
+from rheos.state import Float32s, Int64s
 from trainer import data_set, fitting
 from trainer.data_set import DataSet
 from trainer.evaluation import metrics, refit
 from trainer.evaluation.metrics import Accuracy
-from trainer.models.model import Model, Run
+from trainer.models.model import Model, Progress, Run
 
 NEGATIVES = 99
 
@@ -60,16 +61,22 @@ def evaluate(split: SampledSplit, model: Model, k: int, run: Run) -> Accuracy:
     A user is her fitted vector, as in the paper; the score is the ranker's where the model has
     one, else the inner product. Items and users without training data score 0. Raises FitError.
     """
-    data = split.train
-    fitted = fitting.fit(model, data, run)
-    generation = refit.in_memory(fitting.make(1, model, fitted, data, {}))
-    row_of_user = {user: row for row, user in enumerate(data.user_ids)}
+    fitted = fitting.fit(model, split.train, run)
+    generation = refit.in_memory(fitting.make(1, model, fitted, split.train, {}))
+    return judge(split, generation, fitted.user_vectors, k, run.progress)
+
+
+def judge(
+    split: SampledSplit, generation: Generation, vectors: Float32s, k: int, progress: Progress
+) -> Accuracy:
+    """Ranks each user's candidates; ``vectors`` (U, dimensions) are of ``split.train``'s users."""
+    row_of_user = {user: row for row, user in enumerate(split.train.user_ids)}
     better, tied = [], []
     for done, (user, item_ids) in enumerate(split.candidates.items()):
         rows: Int64s = np.array([generation.row_of.get(item, -1) for item in item_ids], np.int64)
         scores = np.zeros(len(rows))
         if user in row_of_user:
-            vector, known = fitted.user_vectors[row_of_user[user]], rows >= 0
+            vector, known = vectors[row_of_user[user]], rows >= 0
             if generation.ranker is not None:
                 scores[known] = generation.ranker.score(vector, rows[known])
             else:
@@ -78,8 +85,8 @@ def evaluate(split: SampledSplit, model: Model, k: int, run: Run) -> Accuracy:
         better.append(above)
         tied.append(beside)
         if done % 100 == 0:
-            run.progress("evaluate", done, len(split.candidates))
-    run.progress("evaluate", len(better), len(split.candidates))
+            progress("evaluate", done, len(split.candidates))
+    progress("evaluate", len(better), len(split.candidates))
     return metrics.of_targets(better, tied, k)
 
 

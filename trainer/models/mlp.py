@@ -44,7 +44,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.01
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
-    ] = 0.003
+    ] = 0.0001
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
     ] = 1e6
@@ -59,7 +59,8 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(
-            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate)
+            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate),
+            self.regularisation,
         )
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
         return fit(plan, data, run, mlp_factors=self.mlp_factors, mlp_layers=self.mlp_layers)

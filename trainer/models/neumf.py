@@ -18,12 +18,13 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     """logit = hᵀ(p ⊙ q) + gᵀ MLP(a + b) + bias of the user + bias of the item.
 
     GMF and MLP are trained alone first, then joined with half a say each (section 3.4.1) and
-    trained on together. Retrieved with MLP's best linear approximation, ranked by the whole.
+    trained on together; where MLP is not, GMF has all of the say at the start. Retrieved with MLP's
+    best linear approximation, ranked by the whole.
 
     A pair counts with the size of its mean weight; a pair of negative weight is a target of 0.
     """
 
-    factors: Annotated[int, Meta(ge=1, le=512, description="Length d of GMF's vectors.")] = 64
+    factors: Annotated[int, Meta(ge=1, le=512, description="Length d of GMF's vectors.")] = 128
     mlp_factors: Annotated[
         int, Meta(ge=2, le=512, description="Width of MLP's first layer, and of what enters it.")
     ] = 64
@@ -31,10 +32,11 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=8, description="MLP's layers, each half as wide as the one before.")
     ] = 3
     gmf_epochs: Annotated[
-        int, Meta(ge=0, le=1000, description="Passes of GMF alone before; with MLP's 0: none.")
+        int,
+        Meta(ge=0, le=1000, description="Passes of GMF alone before; 0: nothing is trained alone."),
     ] = 40
-    mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 15
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 10
+    mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 0
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 5
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
@@ -50,11 +52,13 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(gt=0, description="Adam's step at the start for GMF alone; it falls to 0.")
     ] = 0.1
     mlp_learning_rate: Annotated[float, Meta(gt=0, description="The same for MLP alone.")] = 0.01
-    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 0.005
-    mlp_regularisation: Annotated[float, Meta(ge=0, description="λ for MLP alone.")] = 0.003
+    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 0.003
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.007
+    mlp_regularisation: Annotated[
+        float, Meta(ge=0, description="The same for what enters MLP.")
+    ] = 1e-4
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
     ] = 1e6
@@ -69,12 +73,11 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(
-            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate)
+            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate),
+            self.mlp_regularisation,
         )
         of_gmf = how._replace(drawn=self.gmf_drawn, learning_rate=self.gmf_learning_rate)
-        of_mlp = how._replace(
-            regularisation=self.mlp_regularisation, learning_rate=self.mlp_learning_rate
-        )
+        of_mlp = how._replace(learning_rate=self.mlp_learning_rate)
         alone = ((of_gmf, self.gmf_epochs), (of_mlp, self.mlp_epochs))
         reading = Reading(self.half_steps, self.last)
         plan = Plan(how, self.epochs, self.warm_epochs, reading, alone)

@@ -14,6 +14,9 @@ from trainer.models.neumf_training import Descent, examples_of, train
 WARM_RATE = 0.25
 """A fit that starts from the last one begins with so much of the learning rate."""
 
+HALF = 0.5
+"""α of section 3.4.1; with an untrained MLP, GMF has all of the say at the start."""
+
 
 class Plan(NamedTuple):
     """``epochs`` from the beginning, or ``warm_epochs`` from where the last fit ended.
@@ -51,8 +54,8 @@ def fit(
 
         made = network(factors, mlp_factors)
         how, epochs, stages = plan.how, plan.epochs, list(plan.pretraining)
-        if not any(count for _, count in stages):
-            stages = []
+        if not stages or not stages[0][1]:
+            stages = []  # without a trained GMF there is nothing to join
         if run.start is not None:
             start_from(made, run.start, data)
             how, epochs, stages = _gently(plan.how), plan.warm_epochs, []
@@ -68,7 +71,7 @@ def fit(
             branches = network(factors, 0), network(0, mlp_factors)
             for branch, (of_branch, count) in zip(branches, stages, strict=True):
                 descend(branch, of_branch, count)
-            made.join(*branches)
+            made.join(*branches, HALF if all(count for _, count in stages) else 1.0)
         descend(made, how, epochs)
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
 

@@ -30,7 +30,9 @@ SAMPLED_USERS = 1024
 CELLS = 1 << 18  # scores computed at once: MLP's (2^18, 64) float32 hidden layer is 64 MB
 AT_ONCE = 512  # users whose histories stand in memory together
 RIDGE = 1e-3
-"""L2 of the two linear regressions, as a share of the mean square."""
+"""L2 of MLP's linear approximation, as a share of the mean square."""
+MAP_RIDGE = 0.03
+"""The same of the map from histories: short ones are far from those that it is solved for."""
 LEAST_REGULARISATION = 1e-4
 """The fold-in has one minimum only with some L2."""
 
@@ -131,7 +133,7 @@ def _matrix(data: DataSet, features: Float32s, a: Float32s, reading: Reading) ->
             means = mean_features(latest, reading.half_steps, features).astype(np.float64)
             gram += means.T @ means
             target += means.T @ a[span]
-    ridge = RIDGE * np.trace(gram) / width + 1e-6
+    ridge = MAP_RIDGE * np.trace(gram) / width + 1e-6
     matrix: Float32s = np.linalg.solve(gram + ridge * np.eye(width), target).astype(np.float32)
     return matrix
 

@@ -27,9 +27,10 @@ class Sizes(NamedTuple):
 class Network(nn.Module):
     """logit = hᵀ(p ⊙ q) + gᵀ MLP(a + b) + bias of the user + bias of the item.
 
-    The users' table ``users`` (U, d + 1 + m) holds p, the bias and a, and is no parameter: a step moves the rows of its own users only. a and b are what user and item add to MLP's
-    first layer. The paper has two embeddings and a matrix there; as nothing else reads them, their
-    products are learned at once.
+    The users' table ``users`` (U, d + 1 + m) holds p, the bias and a, and is no parameter: a step
+    moves the rows of its own users only. a and b are what user and item add to MLP's first layer.
+    The paper has two embeddings and a matrix there; as nothing else reads them, their products are
+    learned at once.
     """
 
     def __init__(self, sizes: Sizes, random: torch.Generator, *, weigh: bool = True) -> None:
@@ -80,12 +81,12 @@ class Network(nn.Module):
         return logits
 
     def unit_h(self) -> Tensor:
-        """h scaled to a root mean square of 1: its length is for p and q, or L2 would not bind."""
+        """h at a root mean square of 1: length is p's and q's, or L2 would not bind."""
         return self.h / self.h.square().mean().sqrt().clamp(min=1e-6) if self.factors else self.h
 
     def squares(self) -> Tensor:
-        """What L2 weighs of each item, (N,)."""
-        return self.q.square().sum(1) + self.b.square().sum(1) + self.bias.square()
+        """What L2 weighs of each item's GMF vector and bias, (N,)."""
+        return self.q.square().sum(1) + self.bias.square()
 
     def _parts(self, user: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d = self.factors
@@ -98,16 +99,15 @@ class Network(nn.Module):
         return hidden @ self.out
 
     @torch.no_grad()
-    def join(self, gmf: "Network", mlp: "Network") -> None:
-        """Starts from two trained branches, each with half a say (section 3.4.1, α = .5)."""
-        d = self.factors
-        half = 0.5**0.5
-        self.users[:, :d] = half * gmf.users[:, :d]
-        self.users[:, d] = (gmf.users[:, d] + mlp.users[:, 0]) / 2
+    def join(self, gmf: "Network", mlp: "Network", alpha: float) -> None:
+        """Starts from branches that are trained: GMF's logits have the share α (section 3.4.1)."""
+        d, root = self.factors, alpha**0.5
+        self.users[:, :d] = root * gmf.users[:, :d]
+        self.users[:, d] = alpha * gmf.users[:, d] + (1 - alpha) * mlp.users[:, 0]
         self.users[:, d + 1 :] = mlp.users[:, 1:]
         of_mlp = dict(mlp.named_parameters())
         for name, parameter in self.named_parameters():
             parameter.copy_(getattr(gmf, name) if name in ("q", "h") else of_mlp[name])
-        self.q.mul_(half)
-        self.out.mul_(0.5)
-        self.bias.copy_((gmf.bias + mlp.bias) / 2)
+        self.q.mul_(root)
+        self.out.mul_(1 - alpha)
+        self.bias.copy_(alpha * gmf.bias + (1 - alpha) * mlp.bias)

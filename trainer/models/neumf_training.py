@@ -21,12 +21,16 @@ from trainer.early_stopping import EarlyStopping
 from trainer.models.neumf_network import Network
 from trainer.models.row_adam import RowAdam
 
+H_SHARE = 0.1
+"""h steps so much less: each of its numbers moves all users and items at once."""
+
 
 class Descent(NamedTuple):
     """How a network is trained: ``batch`` users a step against ``drawn`` items.
 
     ``regularisation`` (λ) is L2 for each example that a user, an item or a bias stands in, as in
-    stochastic gradient descent. ``learning_rate`` is Adam's, falling in a straight line to 0.
+    stochastic gradient descent; ``mlp_regularisation`` that of a and b, which want far less.
+    ``learning_rate`` is Adam's, falling in a straight line to 0.
     """
 
     batch: int
@@ -34,6 +38,7 @@ class Descent(NamedTuple):
     drawn: int
     regularisation: float
     learning_rate: float
+    mlp_regularisation: float = 0.0
 
 
 class Examples(NamedTuple):
@@ -81,7 +86,9 @@ def train(
     # In small data a batch is less than all: a user has one step an epoch, an item one a batch.
     batch = max(1, min(how.batch, -(-users // 8)))
     on_users = RowAdam(network.users)
-    optimiser = torch.optim.Adam(network.parameters(), how.learning_rate, (0.9, 0.99), 1e-10)
+    others = [value for name, value in network.named_parameters() if name != "h"]
+    groups = [{"params": others, "share": 1.0}, {"params": [network.h], "share": H_SHARE}]
+    optimiser = torch.optim.Adam(groups, how.learning_rate, (0.9, 0.99), 1e-10)
     steps = epochs * -(-users // batch)
     done = 0
     guard = EarlyStopping(1)
@@ -91,7 +98,7 @@ def train(
             rate = how.learning_rate * (1 - done / steps)
             done += 1
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             items = _drawn(examples.item_count, how.drawn, random)
             rows = rows.to(network.users.device)
             gradient, sum_and_weight = _gradients(
@@ -136,11 +143,13 @@ def _gradients(
     loss = (weight * of_pairs).sum() + of_drawn.sum()
     stood_in = torch.zeros(examples.item_count, device=rows.device).index_add_(0, item, weight)
     stood_in = stood_in.index_add_(0, items, against.sum(0))
-    of_users = (own + against.sum(1)) @ user.square().sum(1)
-    squares = of_users + stood_in @ network.squares()
+    of_users, d = own + against.sum(1), network.factors
+    squares = of_users @ user[:, : d + 1].square().sum(1) + stood_in @ network.squares()
+    mlp_squares = of_users @ user[:, d + 1 :].square().sum(1) + stood_in @ network.b.square().sum(1)
+    l2 = 0.5 * (how.regularisation * squares + how.mlp_regularisation * mlp_squares)
     counted = torch.stack([loss.detach(), own.sum() + against.sum()])
     network.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss + 0.5 * how.regularisation * squares)
+    torch.autograd.backward(loss + l2)
     distributed.add_up([counted])
     distributed.add_up_gradients(p for p in network.parameters() if p.requires_grad)
     assert table.grad is not None

@@ -18,6 +18,7 @@ from trainer.models.row_adam import RowAdam
 
 SIZES = Sizes(users=6, items=9, factors=5, mlp_factors=8, mlp_layers=3)
 HOW = Descent(batch=4, negatives=3.0, drawn=100, regularisation=0.01, learning_rate=0.01)
+HOW = HOW._replace(mlp_regularisation=0.005)
 CPU = torch.device("cpu")
 ITEMS = torch.arange(9)
 
@@ -81,8 +82,10 @@ def test_a_steps_gradient_is_that_of_the_loss_written_out(drawn: list[int]) -> N
     scores = network.block(network.users, ITEMS)
 
     def squares_of(user: int, item: int) -> torch.Tensor:
-        parts = (network.users[user], network.q[item], network.b[item], network.bias[item])
-        return sum((part.square().sum() for part in parts), torch.zeros(()))
+        p_and_c, a = network.users[user, :6], network.users[user, 6:]
+        gmf = p_and_c.square().sum() + network.q[item].square().sum() + network.bias[item] ** 2
+        mlp = a.square().sum() + network.b[item].square().sum()
+        return gmf + 0.5 * mlp
 
     for user in rows.tolist():
         took: dict[int, list[float]] = {}
@@ -163,7 +166,7 @@ def test_joined_branches_have_half_a_say_each() -> None:
     gmf = random_network(1, SIZES._replace(mlp_factors=0))
     mlp = random_network(2, SIZES._replace(factors=0))
     both = random_network(3)
-    both.join(gmf, mlp)
+    both.join(gmf, mlp, 0.5)
     with torch.no_grad():
         alone = (gmf.block(gmf.users, ITEMS) + mlp.block(mlp.users, ITEMS)) / 2
         torch.testing.assert_close(both.block(both.users, ITEMS), alone)
