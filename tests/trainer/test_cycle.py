@@ -74,7 +74,8 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     store = LocalStore(settings.store_dir)
     report = msgspec.json.decode(store.extra(outcome.generation, "report.json"))
     assert report["number"] == manifest.number
-    assert report["rows"][0]["all"]["measures"]["ndcg"]["mean"] == outcome.candidate_ndcg
+    ndcg = report["rows"][0]["all"]["measures"]["ndcg"]["mean"]
+    assert ndcg == pytest.approx(outcome.candidate_ndcg)
     assert report["gate"]["passed"]
     assert (
         f"Generation {manifest.number}" in store.extra(outcome.generation, "report.html").decode()
