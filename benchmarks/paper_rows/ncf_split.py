@@ -9,12 +9,15 @@ import numpy as np
 from benchmarks.paper_rows.row import DATA
 from rheos.generation import Generation
 from rheos.snapshot_store import LocalStore
+from rheos.state import History
 from trainer import fitting
-from trainer.evaluation import split
+from trainer.evaluation import metrics, split
 from trainer.models.model import Model, Run, silent
 
 FOLDER = "ncf-ml-1m"
 K = 10
+DEPTH = 1000
+"""Items that retrieval hands to the ranker, of 3,706: the sampled candidates are drawn from all."""
 STORE, USERS = "generations", "user_vectors.npy"
 
 
@@ -34,4 +37,34 @@ def evaluate(folder: Path) -> dict[str, float]:
     given = split.read_ncf(DATA / FOLDER)
     vectors = np.load(folder / USERS)
     found = split.judge(given, Generation(store.get(name)), vectors, K, silent)
-    return {"hr@10": found.hr, "ndcg@10": found.ndcg}
+    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg}
+
+
+def served(folder: Path) -> dict[str, float]:
+    """The same through the path that serves: encoder, retrieval to a depth, ranker.
+
+    Users are encoded from what they have in the training part, all of it. What retrieval leaves
+    behind stands below all that the ranker saw.
+    """
+    store = LocalStore(folder / STORE)
+    (name,) = store.names()
+    generation, given = Generation(store.get(name)), split.read_ncf(DATA / FOLDER)
+    assert generation.ranker is not None
+    data, begins, better, tied = given.train, given.train.begins(), [], []
+    for row, user in enumerate(data.user_ids):
+        span = slice(int(begins[row]), int(begins[row + 1]))
+        items = [data.item_ids[item] for item in data.items[span]]
+        history = History(items, data.weights[span], data.times_ms[span])
+        vector = generation.encoder.encode([history])[0]
+        scores = generation.item_vectors @ vector[: generation.dimensions]
+        scores[data.items[span]] = -np.inf
+        reached = np.argpartition(-scores, DEPTH)[:DEPTH]
+        scores -= 1e6
+        scores[reached] = generation.ranker.score(vector, reached)
+        rows = np.array([generation.row_of.get(item, -1) for item in given.candidates[user]])
+        of_candidates = np.where(rows >= 0, scores[rows], -np.inf)
+        above, beside = metrics.compare(of_candidates, 0)
+        better.append(above)
+        tied.append(beside)
+    found = metrics.of_targets(better, tied, K)
+    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg, "depth": DEPTH}

@@ -78,9 +78,10 @@ def fold_in_fidelity(model: Model, hidden: Hidden, k: int, run: Run) -> Fidelity
     known = _fit(model, hidden.all_users, run)
     fitted = _recall(known[1], known[0].user_vectors[hidden.users], hidden, k)
     _, generation = _fit(model, hidden.without, run)
-    parts = []
-    for start in range(0, len(hidden.histories), _AT_ONCE):
-        parts.append(generation.encoder.encode(hidden.histories[start : start + _AT_ONCE]))
+    parts = [
+        generation.encoder.encode(hidden.histories[start : start + _AT_ONCE])
+        for start in range(0, len(hidden.histories), _AT_ONCE)
+    ]
     folded_in = _recall(generation, np.concatenate(parts), hidden, k)
     return Fidelity(fitted, folded_in, len(hidden.users))
 

@@ -1,0 +1,82 @@
+"""Is a user whom a model never saw served as well as one that it was fitted on?
+
+    python benchmarks/fold_in_fidelity.py [MODEL ...] [--neumf DIR] [--json]
+
+On MovieLens-100k a fifth of the items of 200 users are hidden; each MODEL is fitted with them
+and without them, and the Recall@20 of folded-in vectors is held against that of fitted ones. Histories
+are read whole and undamped, as the fit has them: the damping by recency and the bounded history of
+a live system are choices on top of that, made for sessions. --neumf: the DIR/neumf-ml-1m that
+paper_tables.py --snapshot DIR left; its users are encoded from their histories, retrieved to depth
+and ranked by the network, and HR@10 of that is held against the fitted users'.
+Data: ../shared/data.
+"""
+
+import lzma
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.paper_rows import ncf_split
+from benchmarks.paper_rows.row import DATA
+from trainer.data_set import DataSet, of_interactions
+from trainer.evaluation import fidelity
+from trainer.models import model_of
+from trainer.models.model import Run
+
+UNDAMPED: dict[str, dict[str, Any]] = {
+    "als": {"half_steps": 1e9, "floor": 0.0, "last": 1000},
+    "mf": {"last": 1000},
+    "gmf": {"last": 1000},
+}
+USERS, HIDDEN, K = 200, 0.2, 20
+LEAST, LEAST_SERVED = 0.95, 0.97
+
+
+def ml_100k() -> DataSet:
+    with lzma.open(DATA / "ml-100k" / "u.data.xz", "rt", encoding="ascii") as file:
+        rows = [line.split("\t") for line in file]
+    times = np.array([int(row[3]) * 1000 for row in rows], np.int64)
+    return of_interactions([row[0] for row in rows], [row[1] for row in rows], times)
+
+
+def main() -> int:
+    options = report.arguments(
+        __doc__,
+        ("models", {"nargs": "*", "metavar": "MODEL", "help": ", ".join(UNDAMPED)}),
+        ("--neumf", {"type": Path, "help": "folder that paper_tables.py --snapshot left"}),
+        ("--seed", {"type": int, "default": 0}),
+    )
+    outcome: dict[str, Any] = {}
+    claims: dict[str, bool] = {}
+    hidden = fidelity.hide(ml_100k(), USERS, HIDDEN, np.random.default_rng(options.seed))
+    for name in options.models or UNDAMPED:
+        began = time.process_time()
+        model = model_of(name, UNDAMPED[name])
+        found = fidelity.fold_in_fidelity(model, hidden, K, Run(seed=options.seed))
+        outcome[name] = {
+            "recall@20_fitted": round(found.fitted, 4),
+            "recall@20_folded_in": round(found.folded_in, 4),
+            "kept": round(found.kept, 4),
+            "cpu_seconds": round(time.process_time() - began, 1),
+        }
+        claims[f"{name}: at least {LEAST:.0%} of a fitted user's Recall@20"] = found.kept >= LEAST
+        report.note(f"{name}: {outcome[name]}")
+    if options.neumf is not None:
+        folder = options.neumf / "neumf-ml-1m"
+        fitted = ncf_split.evaluate(folder)["hr@10"]
+        served = ncf_split.served(folder)
+        outcome["neumf"] = {"hr@10_fitted": fitted, **served, "kept": served["hr@10"] / fitted}
+        holds = served["hr@10"] >= LEAST_SERVED * fitted
+        claims[f"neumf: served, at least {LEAST_SERVED:.0%} of the offline HR@10"] = holds
+    return report.finish("fold_in_fidelity", outcome, claims, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Folded-in users are served nearly as well as fitted ones: a guard on small data."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.data_set import DataSet, of_interactions
+from trainer.evaluation.fidelity import Fidelity, fold_in_fidelity, hide
+from trainer.models import model_of
+from trainer.models.model import Run
+
+UNDAMPED: dict[str, dict[str, Any]] = {
+    "als": {"factors": 8, "half_steps": 1e9, "floor": 0.0, "last": 100},
+    "mf": {"factors": 8, "epochs": 25, "negatives": 4.0, "regularisation": 0.05},
+    "gmf": {"factors": 8, "epochs": 25, "negatives": 4.0, "regularisation": 0.05},
+}
+
+
+def tastes() -> DataSet:
+    """600 users of four tastes that overlap, over 80 items."""
+    random = np.random.default_rng(0)
+    chances = np.full((4, 80), 0.02)
+    for taste in range(4):
+        chances[taste, np.arange(20 * taste, 20 * taste + 30) % 80] = 0.5
+    users, items = np.nonzero(random.random((600, 80)) < chances[np.arange(600) % 4])
+    return of_interactions(
+        [f"u{user:03d}" for user in users],
+        [f"i{item:02d}" for item in items],
+        np.arange(len(users)),
+    )
+
+
+def test_what_is_hidden_is_in_neither_fit_and_the_users_are_only_in_one() -> None:
+    data = tastes()
+    hidden = hide(data, 30, 0.2, np.random.default_rng(1))
+    assert len(hidden.users) == 30
+    pairs = set(zip(hidden.all_users.users.tolist(), hidden.all_users.items.tolist(), strict=True))
+    for user, history, targets in zip(hidden.users, hidden.histories, hidden.targets, strict=True):
+        mine = {data.item_ids[item] for row, item in pairs if row == user}
+        assert mine == set(history.item_ids)
+        assert targets
+        assert not mine & set(targets)
+        assert data.user_ids[user] not in hidden.without.user_ids
+
+
+def test_nobody_with_three_items_is_said_so() -> None:
+    with pytest.raises(ValueError, match="three items"):
+        hide(of_interactions(["a"], ["b"], [1]), 5, 0.2, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", UNDAMPED)
+def test_a_folded_in_user_finds_nearly_as_much_as_a_fitted_one(name: str) -> None:
+    hidden = hide(tastes(), 60, 0.3, np.random.default_rng(2))
+    found = fold_in_fidelity(model_of(name, UNDAMPED[name]), hidden, 10, Run())
+    assert found.fitted > 0.3
+    assert found.kept >= 0.95
+
+
+def test_kept_is_the_share_of_the_fitted_users_recall() -> None:
+    assert Fidelity(0.5, 0.4, 3).kept == pytest.approx(0.8)
