@@ -1,8 +1,8 @@
 """What features are worth where there are no events: new items and new users on MovieLens-1M.
 
-One fit of the two-tower model without a tenth of the items and three tenths of the users (drawn at
-random, seeded; fewer users would say too little about so small a difference). Judged, through a
-snapshot written and read back, NumPy alone:
+Three fits of the two-tower model, each without a third of the users and a tenth of the items (drawn
+at random, seeded): together they ask about every user as a new one. Judged, through a snapshot
+written and read back, NumPy alone:
 
 new items   for each fitted user who liked some of the left-out items: these are to be found among
             all left-out items, which have a vector from title and genres alone.
@@ -11,18 +11,19 @@ new users   for each left-out user: what she liked is to be found among all fitt
 
 Recall@20 and NDCG@20 over users, with the 95 % interval of the difference to each baseline by
 paired bootstrap over users. "Liked" is a rating of 4 or 5 stars; popularity counts these. The
-ratings are the first 487,650 lines of the data set, of half of its users. Needs ../shared/data.
+ratings are the first 487,650 lines of the data set, of half of its users. The model's defaults were
+chosen on the draw of seed 0, so the figures are of seed 1. Needs ../shared/data.
 """
 
 import gzip
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from benchmarks import report
@@ -39,7 +40,8 @@ from trainer.models.model import Run
 
 K = 20
 MEASURES = (f"recall@{K}", f"ndcg@{K}")
-ITEMS_LEFT_OUT, USERS_LEFT_OUT = 0.1, 0.3
+FITS = 3
+ITEMS_LEFT_OUT = 0.1  # by each fit
 LIKED = 0.6
 """The weight of four stars: (4 - 2.5) / 2.5."""
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ml-1m"
@@ -92,20 +94,25 @@ def _person(line: str) -> tuple[str, UserAttributes]:
     return user_id, UserAttributes(user_id=user_id, attributes=known)
 
 
-def measured(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float]:
+Rows = dict[str, list[tuple[float, float]]]
+"""Recall and NDCG of each user's list, by recommender."""
+
+
+def measured(
+    scores: np.ndarray, relevant: np.ndarray, random: np.random.Generator
+) -> tuple[float, float]:
     """Recall@K (of at most K) and NDCG@K of the places ``relevant`` under ``scores`` (n,).
 
-    Equal scores are put in an order of chance, the same for all.
+    Equal scores are put in an order of chance.
     """
-    chance = np.random.default_rng(1).random(len(scores))
-    top = np.lexsort((chance, -scores))[:K]
+    top = np.lexsort((random.random(len(scores)), -scores))[:K]
     hits = np.isin(top, relevant)
     most = min(K, len(relevant))
     gains = 1.0 / np.log2(np.arange(K) + 2.0)
     return hits.sum() / most, float(gains[: len(top)] @ hits / gains[:most].sum())
 
 
-def compared(rows: Mapping[str, list[tuple[float, float]]]) -> dict[str, Any]:
+def compared(rows: Rows) -> dict[str, Any]:
     """Each recommender's means, and by how much the first one is ahead of the others."""
     told: dict[str, Any] = {}
     first, *others = rows
@@ -130,13 +137,15 @@ def likes(data: DataSet) -> Float32s:
     return data.keeping(data.weights >= LIKED).popularity()
 
 
-def new_items(generation: Generation, data: DataSet, train: DataSet, cold: list[int]) -> Any:
+def new_items(
+    generation: Generation, data: DataSet, train: DataSet, cold: list[int], rows: Rows
+) -> None:
     assert generation.content is not None
     records = [data.items_known[data.item_ids[item]] for item in cold]
     vectors = generation.content.encode(records)
     place_of = {item: place for place, item in enumerate(cold)}
     hindsight = likes(data)[cold]  # what nobody can know beforehand
-    rows: dict[str, list[tuple[float, float]]] = {}
+    random = np.random.default_rng(0)
     begins = data.begins()
     train_begins = train.begins()
     train_rows = {user_id: row for row, user_id in enumerate(train.user_ids)}
@@ -161,12 +170,13 @@ def new_items(generation: Generation, data: DataSet, train: DataSet, cold: list[
             "random": np.zeros(len(cold)),
             "popularity in hindsight": hindsight,
         }.items():
-            rows.setdefault(name, []).append(measured(scores, relevant))
-    return compared(rows) | {"items": len(cold)}
+            rows.setdefault(name, []).append(measured(scores, relevant, random))
 
 
-def new_users(generation: Generation, data: DataSet, train: DataSet, cold: list[int]) -> Any:
-    row_of, rows = generation.row_of, dict[str, list[tuple[float, float]]]()
+def new_users(
+    generation: Generation, data: DataSet, train: DataSet, cold: list[int], rows: Rows
+) -> None:
+    row_of, random = generation.row_of, np.random.default_rng(0)
     nobody = History([], np.zeros(0, np.float32), np.zeros(0, np.int64))
     begins, popularity = data.begins(), likes(train)
     for row in cold:
@@ -181,14 +191,13 @@ def new_users(generation: Generation, data: DataSet, train: DataSet, cold: list[
             "two-tower, by attributes": generation.item_vectors @ user,
             "popularity": popularity,
         }.items():
-            rows.setdefault(name, []).append(measured(scores, relevant))
-    return compared(rows)
+            rows.setdefault(name, []).append(measured(scores, relevant, random))
 
 
 def main() -> int:
     options = report.arguments(
         __doc__,
-        ("--seed", {"type": int, "default": 0}),
+        ("--seed", {"type": int, "default": 1}),
         ("--threads", {"type": int, "default": 1}),
         ("--set", {"action": "append", "default": [], "metavar": "PARAMETER=VALUE"}),
     )
@@ -197,31 +206,40 @@ def main() -> int:
         return 2
     data = read()
     random = np.random.default_rng(options.seed)
-    items = random.permutation(len(data.item_ids))[: int(ITEMS_LEFT_OUT * len(data.item_ids))]
-    users = random.permutation(len(data.user_ids))[: int(USERS_LEFT_OUT * len(data.user_ids))]
-    train = data.where(~(np.isin(data.items, items) | np.isin(data.users, users)))
+    left_items = random.permutation(len(data.item_ids))
+    left_users = np.array_split(random.permutation(len(data.user_ids)), FITS)
+    each = int(ITEMS_LEFT_OUT * len(data.item_ids))
     chosen = {
         name: float(value) if "." in value or "e" in value else int(value)
-        for name, _, value in (each.partition("=") for each in options.set)
+        for name, _, value in (pair.partition("=") for pair in options.set)
     }
     model = model_of("two_tower", chosen)
-    began, cpu = time.monotonic(), time.process_time()
-    fitted = model.fit(
-        train,
-        Run(options.seed, options.threads, lambda stage, done, of: report.note(f"{done}/{of}")),
-    )
-    seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
-    with tempfile.TemporaryDirectory() as folder:
-        store = LocalStore(Path(folder))
-        generation = Generation(store.get(store.put(*make(1, model, fitted, train, {}))))
+    item_lists: Rows = {}
+    user_lists: Rows = {}
+    interactions: list[int] = []
+    seconds, cpu_seconds = 0.0, 0.0
+    for number, users in enumerate(left_users):
+        items = left_items[number * each : (number + 1) * each]
+        train = data.where(~(np.isin(data.items, items) | np.isin(data.users, users)))
+        began, cpu = time.monotonic(), time.process_time()
+        fitted = model.fit(train, Run(options.seed, options.threads))
+        seconds += time.monotonic() - began
+        cpu_seconds += time.process_time() - cpu
+        report.note(f"fit {number + 1} of {FITS}")
+        with tempfile.TemporaryDirectory() as folder:
+            store = LocalStore(Path(folder))
+            generation = Generation(store.get(store.put(*make(1, model, fitted, train, {}))))
+        interactions.append(len(train))
+        new_items(generation, data, train, sorted(items.tolist()), item_lists)
+        new_users(generation, data, train, sorted(users.tolist()), user_lists)
     outcome = {
-        "parameters": generation.manifest.parameters,
+        "parameters": msgspec.to_builtins(model),
         "seed": options.seed,
-        "interactions": len(train),
+        "interactions": interactions,
         "fit_seconds": round(seconds, 1),
         "fit_cpu_seconds": round(cpu_seconds, 1),
-        "new_items": new_items(generation, data, train, sorted(items.tolist())),
-        "new_users": new_users(generation, data, train, sorted(users.tolist())),
+        "new_items": compared(item_lists) | {"items of each fit": each},
+        "new_users": compared(user_lists),
     }
     item_rows, user_rows = outcome["new_items"], outcome["new_users"]
     ahead = f"ahead by ndcg@{K}"
