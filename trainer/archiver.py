@@ -1,6 +1,7 @@
 """Fills the archive from the events topic: read committed, without a group, exactly once."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -33,6 +34,8 @@ class Archiver:
     out here by the same rules; the stream dead-letters them. What is buffered and not committed
     when the process dies is read again.
 
+    ``complete_ms``: what had arrived by then is archived, as of the last ``measure``.
+
     Raises ArchiveError when the topic is missing, was replaced or cut; KafkaError.
     """
 
@@ -61,6 +64,9 @@ class Archiver:
             place: _Buffer(settings, place.partition, len(partitions)) for place in self._partitions
         }
         self._begins: dict[TopicPartition, int] = {}
+        self.complete_ms = 0
+        self._awaited: dict[TopicPartition, int] = {}
+        self._awaited_ms = 0
         try:
             self._consumer.assign(self._partitions)
             for place in self._partitions:
@@ -129,15 +135,28 @@ class Archiver:
 
     def measure(self) -> int:
         """The positions not yet archived, in all; sets the gauges. One round trip."""
+        now_ms = time.time_ns() // 1_000_000
+        ends = self._consumer.end_offsets(self._partitions)
+        if self._is_archived_to(self._awaited):
+            self.complete_ms = self._awaited_ms
+            self._awaited, self._awaited_ms = ends, now_ms
         lag = 0
-        for place, end in self._consumer.end_offsets(self._partitions).items():
-            buffer = self._buffers[place]
-            # Past markers and aborted records the position moves with nothing to archive.
-            done = buffer.start if buffer.records else self._consumer.position(place)
-            behind = max(0, end - done)
+        for place, end in ends.items():
+            behind = max(0, end - self._done(place))
             metrics.ARCHIVE_LAG_MESSAGES.labels(str(place.partition)).set(behind)
             lag += behind
+        if not lag:
+            self.complete_ms = now_ms
         return lag
+
+    def _is_archived_to(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._done(place) >= end for place, end in ends.items())
+
+    def _done(self, place: TopicPartition) -> int:
+        """The position up to which a partition is archived."""
+        buffer = self._buffers[place]
+        # Past markers and aborted records the position moves with nothing to archive.
+        return buffer.start if buffer.records else int(self._consumer.position(place))
 
     def _flush(self, places: list[TopicPartition]) -> None:
         if not places:

@@ -36,7 +36,7 @@ GROWTH = 1.25
 """The question is put again when there are so many times more answers: asking each minute would
 find by chance what is not there."""
 
-_GRACE_MS = 60_000  # for events on their way into the archive
+_GRACE_MS = 60_000  # for events in transactions that are open yet, and for clocks that differ
 _POLL_RECORDS = 5_000
 _MOST_POLLS = 10  # a look never keeps the archiver waiting for more than these
 
@@ -86,17 +86,18 @@ class LiveClicks:
     def close(self) -> None:
         self._consumer.close()
 
-    def look(self) -> bool:
+    def look(self, complete_ms: int) -> bool:
         """Reads on, and counts what is settled; False where there is more to read at once.
 
         1. Answers, up to the topic's end. 2. Clicks, from what is archived since. 3. Answers whose
-        time is over are counted, and the counts kept. Raises ArchiveError, KafkaError, OSError.
+        time was over at ``complete_ms``, up to which all events are archived, are counted, and the
+        counts kept. After an outage others would seem not clicked, whose clicks are still to be
+        read. Raises ArchiveError, KafkaError, OSError.
         """
-        now_ms = time.time_ns() // 1_000_000
         if not self._read_answers():  # 1
             return False
         self._read_clicks()  # 2
-        self._settled_ms = max(self._settled_ms, now_ms - self._wait_ms - _GRACE_MS)
+        self._settled_ms = max(self._settled_ms, complete_ms - self._wait_ms - _GRACE_MS)
         self.rates.settle(self._settled_ms)  # 3
         self._keep()
         return True

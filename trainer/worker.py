@@ -167,7 +167,7 @@ class _Lead:
     def _look(self, now: float) -> None:
         """Reads on what was clicked; once that is up to date, rolls back if it must."""
         try:
-            if not self._clicks.look():
+            if not self._clicks.look(self._archiver.complete_ms):
                 return  # and goes on at once
         except ArchiveError as error:
             # A file that is damaged stops no archiving: what Kafka deletes is lost for good.

@@ -51,7 +51,7 @@ def looked(settings: Settings) -> LiveClicks:
     """What a trainer has counted that starts now; closed."""
     with Archiver(settings) as archiver, LiveClicks(settings, archiver.archive) as clicks:
         archiver.catch_up()
-        while not clicks.look():
+        while not clicks.look(archiver.complete_ms):
             pass
         return clicks
 
@@ -93,6 +93,21 @@ def test_what_was_counted_outlives_the_trainer_and_is_not_counted_twice(
     assert looked(settings).rates.rate(first) == Rate(50, 10)
     time.sleep(WAIT_S + 0.3)
     assert looked(settings).rates.rate(first) == Rate(80, 20)
+
+
+def test_answers_wait_for_an_archive_that_is_behind(settings: Settings, store: LocalStore) -> None:
+    first = release(settings, store)
+    show(settings, first, 40, every=4)
+    time.sleep(WAIT_S + 0.3)
+    with Archiver(settings) as archiver, LiveClicks(settings, archiver.archive) as clicks:
+        assert archiver.measure() > 0  # as after an outage of the trainer
+        while not clicks.look(archiver.complete_ms):
+            pass
+        assert clicks.rates.rate(first) == Rate(0, 0)
+        archiver.catch_up()
+        while not clicks.look(archiver.complete_ms):
+            pass
+        assert clicks.rates.rate(first) == Rate(40, 10)
 
 
 def test_other_records_and_events_count_for_nothing(settings: Settings, store: LocalStore) -> None:
