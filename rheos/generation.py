@@ -106,5 +106,5 @@ class Generation:
     def _loaded(self, part: str, load: Callable[[], L]) -> L:
         try:
             return load()
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise SnapshotError(f"snapshot {self.name}: {part}: {error}") from error

@@ -298,6 +298,8 @@ def test_a_rankers_score_is_a_layer_beside_the_inner_products() -> None:
     [
         {"kind": "linear"},
         {"kind": "linear", "weights": {}},
+        {"kind": "linear", "weights": [1.0]},
+        {"kind": "trees", "weights": {"far": 1.0}, "features": [1]},
         {"kind": "trees", "weights": {"far": 1.0}, "features": ["far.z"]},
         {"kind": "trees", "weights": {"far": 1.0}, "features": ["far.luck"]},
         {"kind": "oracle"},
