@@ -51,7 +51,7 @@ from trainer.models.sasrec import SasRec
 K = 10
 AHEAD = 1.15
 ENCODER = SasRec(
-    factors=128, blocks=1, epochs=8, batch=1500, dropout=0.5, pretrain=10, learning_rate=0.003
+    factors=128, blocks=1, epochs=14, batch=1500, dropout=0.6, pretrain=10, learning_rate=0.004
 )
 
 ENCODED, CHAIN, KNN, MF = "sequence encoder", "markov chain", "item-knn", "mf"
