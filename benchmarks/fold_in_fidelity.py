@@ -3,8 +3,8 @@
     python benchmarks/fold_in_fidelity.py [MODEL ...] [--neumf DIR] [--json]
 
 On MovieLens-100k a fifth of the items of 200 users are hidden; each MODEL is fitted with them
-and without them, and the Recall@20 of folded-in vectors is held against that of fitted ones. Histories
-are read whole and undamped, as the fit has them: the damping by recency and the bounded history of
+and without, and Recall@20 of the folded-in vectors is held against that of fitted ones. Histories
+are read whole and undamped, as the fit has it: the damping by recency and the bounded history of
 a live system are choices on top of that, made for sessions. --neumf: the DIR/neumf-ml-1m that
 paper_tables.py --snapshot DIR left; its users are encoded from their histories, retrieved to depth
 and ranked by the network, and HR@10 of that is held against the fitted users'.

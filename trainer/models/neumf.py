@@ -36,7 +36,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(ge=0, le=1000, description="Passes of GMF alone before; 0: nothing is trained alone."),
     ] = 40
     mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 0
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 5
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 3
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
@@ -52,7 +52,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(gt=0, description="Adam's step at the start for GMF alone; it falls to 0.")
     ] = 0.1
     mlp_learning_rate: Annotated[float, Meta(gt=0, description="The same for MLP alone.")] = 0.01
-    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 0.003
+    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 0.001
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.007
