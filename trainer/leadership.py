@@ -7,6 +7,8 @@ announcement is held up by ``publish``, which wants the generation serving that 
 against.
 """
 
+import math
+import time
 from typing import Self
 
 from kafka import KafkaConsumer
@@ -17,6 +19,11 @@ from rheos.settings import Settings
 from rheos.topics import Topics
 
 SESSION_S = 10
+HOLD_S = 5.0
+"""Who loses the partition leads for so long still: each rebalance takes it away for a moment."""
+REJOIN_S = 60.0
+"""Who waits joins anew so often: after a crash of the broker, groups were seen in which nobody held
+the partition, until somebody joined. Who holds it keeps it then."""
 _MOST_SILENT_S = 300  # between two calls of `leads`
 
 
@@ -26,18 +33,9 @@ class Leadership:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer = KafkaConsumer(
-            Topics(settings).generations,
-            bootstrap_servers=settings.kafka.bootstrap.split(","),
-            group_id=f"{settings.kafka.prefix}.trainer",
-            # Who has it keeps it when another one joins: a fit is not to be thrown away.
-            partition_assignment_strategy=[StickyPartitionAssignor],
-            session_timeout_ms=SESSION_S * 1000,
-            heartbeat_interval_ms=SESSION_S * 1000 // 3,
-            max_poll_interval_ms=_MOST_SILENT_S * 1000,
-            enable_auto_commit=False,
-            auto_offset_reset="latest",
-        )
+        self._settings = settings
+        self._held = -math.inf
+        self._join()
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +47,27 @@ class Leadership:
     def leads(self) -> bool:
         """Whether this is the trainer that works. Takes part in the group's life: call it often."""
         self._consumer.poll(timeout_ms=20)
-        leads = bool(self._consumer.assignment())
+        now = time.monotonic()
+        if self._consumer.assignment():
+            self._held = now
+        leads = now - self._held < HOLD_S
+        if not leads and now - max(self._joined, self._held) >= REJOIN_S:
+            self._consumer.close()
+            self._join()
         metrics.TRAINER_LEADS.set(leads)
         return leads
+
+    def _join(self) -> None:
+        self._joined = time.monotonic()
+        self._consumer = KafkaConsumer(
+            Topics(self._settings).generations,
+            bootstrap_servers=self._settings.kafka.bootstrap.split(","),
+            group_id=f"{self._settings.kafka.prefix}.trainer",
+            # Who has it keeps it when another one joins: a fit is not to be thrown away.
+            partition_assignment_strategy=[StickyPartitionAssignor],
+            session_timeout_ms=SESSION_S * 1000,
+            heartbeat_interval_ms=SESSION_S * 1000 // 3,
+            max_poll_interval_ms=_MOST_SILENT_S * 1000,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+        )

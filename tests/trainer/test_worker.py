@@ -29,7 +29,8 @@ pytestmark = pytest.mark.kafka
 RUN = """
 import sys, msgspec
 from rheos.settings import Settings
-from trainer import live_clicks, worker
+from trainer import leadership, live_clicks, worker
+leadership.REJOIN_S = 15.0
 worker.LIVE_S, worker.FLUSH_S, live_clicks._GRACE_MS = 0.5, 0.5, 3000
 sys.exit(worker.run(msgspec.json.decode(sys.argv[1], type=Settings)))
 """
@@ -302,6 +303,39 @@ def test_of_two_trainers_one_fits_and_the_other_takes_over_when_it_dies(
     send(settings, taste(600, start=600))
     second.wait_for(lambda: serving(settings) != made)
     second.wait_for(lambda: second.metric('rheos_fits_total{outcome="promoted"}') >= 1)
+
+
+@pytest.mark.slow
+def test_after_a_crash_of_the_broker_one_of_two_trainers_leads(
+    settings: Settings,
+    start: Callable[[Settings], Worker],
+    tmp_path: Path,
+    broker: KafkaProcess,
+) -> None:
+    (port,) = free_ports(1)
+    elsewhere = msgspec.structs.replace(
+        settings,
+        data_dir=str(tmp_path / "another machine"),
+        trainer=msgspec.structs.replace(settings.trainer, port=port),
+    )
+    workers = [start(settings), start(elsewhere)]
+
+    def leading() -> list[float]:
+        return [worker.metric("rheos_trainer_leads") for worker in workers]
+
+    workers[0].wait_for(lambda: sum(leading()) == 1)
+    broker.kill()
+    broker.start()
+    before, since = leading(), time.monotonic()
+
+    def is_settled() -> bool:
+        nonlocal before, since
+        now = leading()
+        if now != before or sum(now) != 1:
+            before, since = now, time.monotonic()
+        return time.monotonic() - since > 12
+
+    workers[0].wait_for(is_settled, 150)
 
 
 def test_it_rolls_back_by_itself_what_people_do_not_click(
