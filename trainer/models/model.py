@@ -71,7 +71,8 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """How a fit runs. The same seed, threads, device and start give the same numbers.
+    """How a fit runs. The same seed, threads, device and start give the same numbers, but for
+    noise that guards users' privacy.
 
     ``threads``: so many more than the caller's at most. ``device``: as the setting
     ``trainer.device``, for ``trainer.device.device_of``; models in NumPy have no use for it.

@@ -33,7 +33,8 @@ class PrivateMf(Struct, frozen=True, forbid_unknown_fields=True):
     """What a generation carries of the events (item vectors, popularity) is (ε, δ)-private by user.
 
     Not covered: which items and how many interactions there are, and the gate's figures. Each fit
-    spends its ε anew.
+    spends its ε anew. The seed chooses where the item vectors begin and no more: who could draw the
+    noise again could take it off, and of two fits with the same noise the difference has none.
     """
 
     epsilon: Annotated[
@@ -66,9 +67,10 @@ class PrivateMf(Struct, frozen=True, forbid_unknown_fields=True):
     def fit(self, data: DataSet, run: Run) -> Fitted:
         users = UserGradients(data, alpha=self.alpha, regularisation=self.regularisation)
         noise = self._noise_multiplier()
-        random = np.random.default_rng(run.seed)
+        random = np.random.default_rng()  # of the system's entropy, not the seed's
         shape = (len(data.item_ids), self.factors)
-        Y = random.normal(0, 1 / math.sqrt(self.factors), shape).astype(np.float32)
+        begin = np.random.default_rng(run.seed).normal(0, 1 / math.sqrt(self.factors), shape)
+        Y = begin.astype(np.float32)
         optimiser = Adam(Y, self.learning_rate)
         expected = self.user_share * len(data.user_ids)
         for step in range(1, self.steps + 1):

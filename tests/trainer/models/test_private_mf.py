@@ -76,6 +76,14 @@ def test_one_full_step_spends_what_the_gaussian_mechanism_does() -> None:
     assert model._epsilon(2.0) == pytest.approx(spent.min(), rel=0.01)
 
 
+def test_no_seed_gives_the_noise_again() -> None:
+    one, other = (PrivateMf(steps=1).fit(some_data(), Run(seed=0)) for _ in range(2))
+    assert one.popularity is not None
+    assert other.popularity is not None
+    assert (one.popularity != other.popularity).any()
+    assert (one.item_vectors != other.item_vectors).any()
+
+
 def test_counts_are_never_below_zero_and_differ_from_the_true_ones() -> None:
     data = some_data()
     fitted = PrivateMf(steps=2).fit(data, Run())
