@@ -98,6 +98,13 @@ def test_a_layer_that_never_spoke_has_no_weight() -> None:
     assert set(fit_weights(examples).weights) == {"far", "vector"}
 
 
+def test_weights_are_numbers_where_nothing_that_came_was_a_candidate() -> None:
+    examples = drawn(50)
+    nothing = np.zeros(len(examples.relevant), bool)
+    weights = fit_weights(examples._replace(relevant=nothing)).weights
+    assert np.isfinite(list(weights.values())).all()
+
+
 def test_the_shortlist_is_of_each_query_what_the_weights_put_first() -> None:
     examples = drawn(5, most=31 + 2 * SHORTLIST)
     scores = weighted(examples, {"far": 1.0, "absent": 3.0})

@@ -90,7 +90,7 @@ def _softmax_regression(z: Float64s, examples: Examples) -> Float64s:
     found = _sums(examples.relevant.astype(np.float64), begins)
     share = np.where(examples.relevant, 1 / np.repeat(np.maximum(found, 1), lengths), 0.0)
     counts = (found > 0).astype(np.float64)  # a query without a relevant candidate teaches nothing
-    penalty = RIDGE * counts.sum()
+    penalty = RIDGE * max(1.0, float(counts.sum()))  # above 0, where all came from elsewhere too
 
     def chances(weights: Float64s) -> tuple[float, Float64s]:
         """The loss, and p of all candidates."""
