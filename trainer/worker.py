@@ -141,7 +141,8 @@ class _Lead:
         self._clicks = LiveClicks(settings, archiver.archive)
         self._looked = 0.0
         self._serving = ""
-        self._started = (0, 0.0)
+        # A look for drift that an earlier lead of this trainer began may still become a cycle.
+        self._started = (archiver.records(), time.monotonic())
 
     def close(self) -> None:
         self._clicks.close()
