@@ -32,6 +32,7 @@ from trainer.models.model import Run
 
 UNDAMPED: dict[str, dict[str, Any]] = {
     "als": {"half_steps": 1e9, "floor": 0.0, "last": 1000},
+    "bpr": {"factors": 64, "last": 1000},
     "mf": {"last": 1000},
     "gmf": {"last": 1000},
 }

@@ -29,6 +29,7 @@ class Case(NamedTuple):
 CASES = [
     Case("als", {"factors": 2, "iterations": 10, "half_steps": 4.0}),
     Case("mf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
+    Case("bpr", {"factors": 2, "drawn": 8, "regularisation": 0.05}),
     Case("gmf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
     Case("mlp", {"mlp_factors": 8, "negatives": 2.0, "epochs": 60}),
     Case(

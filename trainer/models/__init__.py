@@ -12,6 +12,7 @@ from trainer.models.model import ItemWeigher, Model
 
 MODELS = {
     "als": "trainer.models.als:Als",
+    "bpr": "trainer.models.bpr:Bpr",
     "mf": "trainer.models.mf:Mf",
     "gmf": "trainer.models.gmf:Gmf",
     "mlp": "trainer.models.mlp:Mlp",

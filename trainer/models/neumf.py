@@ -24,7 +24,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     A pair counts with the size of its mean weight; a pair of negative weight is a target of 0.
     """
 
-    factors: Annotated[int, Meta(ge=1, le=512, description="Length d of GMF's vectors.")] = 128
+    factors: Annotated[int, Meta(ge=1, le=512, description="Length d of GMF's vectors.")] = 64
     mlp_factors: Annotated[
         int, Meta(ge=2, le=512, description="Width of MLP's first layer, and of what enters it.")
     ] = 64

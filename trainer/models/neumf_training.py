@@ -39,6 +39,8 @@ class Descent(NamedTuple):
     regularisation: float
     learning_rate: float
     mlp_regularisation: float = 0.0
+    pairwise: bool = False
+    """Each taken item against each drawn one (BPR), instead of each item by itself."""
 
 
 class Examples(NamedTuple):
@@ -138,9 +140,14 @@ def _gradients(
     own_logits = (
         logits[place, item] if all_drawn else network.pairs(functional.embedding(place, user), item)
     )
-    of_pairs = functional.binary_cross_entropy_with_logits(own_logits, target, reduction="none")
-    of_drawn = against * functional.softplus(logits)
-    loss = (weight * of_pairs).sum() + of_drawn.sum()
+    if how.pairwise:
+        # Σ_i w_i mean_j -ln σ(z_i - z_j), and the other way about for what was turned down.
+        margins = (2 * target - 1)[:, None] * (own_logits[:, None] - logits[place])  # (P, M)
+        shares = free / free.sum(1, keepdim=True).clamp(min=1)
+        loss = (weight * (shares[place] * functional.softplus(-margins)).sum(1)).sum()
+    else:
+        of_pairs = functional.binary_cross_entropy_with_logits(own_logits, target, reduction="none")
+        loss = (weight * of_pairs).sum() + (against * functional.softplus(logits)).sum()
     stood_in = torch.zeros(examples.item_count, device=rows.device).index_add_(0, item, weight)
     stood_in = stood_in.index_add_(0, items, against.sum(0))
     of_users, d = own + against.sum(1), network.factors

@@ -1,0 +1,57 @@
+"""BPR-MF: matrix factorisation with the pairwise loss.
+
+Rendle, Freudenthaler, Gantner & Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit
+Feedback" (UAI 2009), section 4.3.1.
+"""
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from trainer.data_set import DataSet
+from trainer.models.model import Capability, Fitted, Run
+from trainer.models.neumf_fit import Plan, fit
+from trainer.models.neumf_generation import Reading
+from trainer.models.neumf_training import Descent
+
+
+class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
+    """Maximises Σ ln σ(x_ui - x_uj) over items i taken and j not, x = p·q + bias of the item.
+
+    A pair counts with the size of its mean weight; one of negative weight is to stand below others.
+    """
+
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 128
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 40
+    warm_epochs: Annotated[
+        int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
+    ] = 10
+    drawn: Annotated[
+        int,
+        Meta(ge=1, description="Items drawn a step, against each of which each taken one stands."),
+    ] = 64
+    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+    learning_rate: Annotated[
+        float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
+    ] = 0.03
+    regularisation: Annotated[
+        float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
+    ] = 0.02
+    half_steps: Annotated[
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 1e6
+    last: Annotated[
+        int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
+    ] = 100
+
+    name: ClassVar[str] = "bpr"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"item_vectors", "fold_in", "warm_start", "distributed"}
+    )
+
+    def fit(self, data: DataSet, run: Run) -> Fitted:
+        how = Descent(
+            *(self.batch, 1.0, self.drawn, self.regularisation, self.learning_rate), pairwise=True
+        )
+        plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
+        return fit(plan, data, run, factors=self.factors, weigh=False)
