@@ -101,7 +101,8 @@ def test_a_layer_that_never_spoke_has_no_weight() -> None:
 def test_weights_are_numbers_where_nothing_that_came_was_a_candidate() -> None:
     examples = drawn(50)
     nothing = np.zeros(len(examples.relevant), bool)
-    weights = fit_weights(examples._replace(relevant=nothing)).weights
+    names, features, _, *rest = examples
+    weights = fit_weights(Examples(names, features, nothing, *rest)).weights
     assert np.isfinite(list(weights.values())).all()
 
 
