@@ -9,8 +9,8 @@ new items   for each fitted user who liked some of the left-out items: these are
 new users   for each left-out user: what she liked is to be found among all fitted items, from
             gender, age and occupation alone, without any history.
 
-Recall@20 and NDCG@20 over users, with the 95 % interval of the difference to each baseline by
-paired bootstrap over users. "Liked" is a rating of 4 or 5 stars; popularity counts these. The
+Recall@20 and NDCG@20 over their lists, with the 95 % interval of the difference to each baseline by
+paired bootstrap over these. "Liked" is a rating of 4 or 5 stars; popularity counts these. The
 ratings are the first 487,650 lines of the data set, of half of its users. The model's defaults were
 chosen on the draw of seed 0, so the figures are of seed 1. Needs ../shared/data.
 """
