@@ -13,7 +13,6 @@ from rheos.snapshot import SnapshotError, number_of
 from rheos.snapshot_store import LocalStore
 from tests.trainer.released import made, release
 from tests.trainer.shop import settings_for
-from trainer.fitting import Made
 from trainer.publish import (
     Decisions,
     PublishError,
@@ -79,15 +78,15 @@ def test_a_snapshot_that_cannot_be_served_is_not_announced(
     settings: Settings, store: LocalStore
 ) -> None:
     first = release(settings, store)
-    manifest, item_ids, tensors = made(2)
+    good = made(2)
     import msgspec
 
-    broken = msgspec.structs.replace(manifest, encoder={"kind": "mystery"})
+    broken = msgspec.structs.replace(good.manifest, encoder={"kind": "mystery"})
     with pytest.raises(SnapshotError, match="mystery"):
-        publish(settings, store, Made(broken, item_ids, tensors), "better", first)
-    tensors = dict(tensors) | {"item_vectors": tensors["item_vectors"] * float("nan")}
+        publish(settings, store, good._replace(manifest=broken), "better", first)
+    tensors = {**good.tensors, "item_vectors": good.tensors["item_vectors"] * float("nan")}
     with pytest.raises(SnapshotError, match="NaN"):
-        publish(settings, store, Made(manifest, item_ids, tensors), "better", first)
+        publish(settings, store, good._replace(tensors=tensors), "better", first)
     assert serving(settings) == first
     assert store.names() == [first]
 
