@@ -19,6 +19,8 @@ from rheos.history_map import damped
 from rheos.latest_items import LatestItems, latest_items
 from rheos.state import Float32s, History, Int64s
 
+MOST_STEPS = 100
+"""A snapshot must not be able to make an answer slow."""
 STEEPEST = 0.25
 """The logistic function's steepest slope: with it no step overshoots the taken items' part."""
 
@@ -56,6 +58,8 @@ class LogisticFoldIn:
         positive = (negatives, regularisation, steps, anchors, half_steps, last)
         if min(positive) <= 0 or factors < 0:
             raise ValueError(f"logistic fold-in: {positive} are above 0, factors not below")
+        if steps > MOST_STEPS:
+            raise ValueError(f"logistic fold-in: {steps} steps, {MOST_STEPS} at most")
         vectors = context.item_vectors
         self._curvature = tensors["encoder.curvature"]
         self._start = tensors["encoder.start"]

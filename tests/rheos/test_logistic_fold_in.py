@@ -99,7 +99,9 @@ def test_without_factors_the_bias_alone_is_solved_for() -> None:
     assert vector[0] == 1.0
 
 
-@pytest.mark.parametrize("bad", [{"negatives": 0.0}, {"last": 0}, {"factors": D + 1}])
+@pytest.mark.parametrize(
+    "bad", [{"negatives": 0.0}, {"last": 0}, {"factors": D + 1}, {"steps": 10**9}]
+)
 def test_parameters_without_sense_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="logistic fold-in"):
         encoder(**bad)
