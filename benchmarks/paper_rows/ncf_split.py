@@ -48,7 +48,9 @@ def served(folder: Path) -> dict[str, float]:
     """
     store = LocalStore(folder / STORE)
     (name,) = store.names()
-    generation, given = Generation(store.get(name)), split.read_ncf(DATA / FOLDER)
+    snapshot = store.get(name)
+    snapshot.manifest.encoder["last"] = len(snapshot.item_ids)  # the whole history
+    generation, given = Generation(snapshot), split.read_ncf(DATA / FOLDER)
     assert generation.ranker is not None
     data, begins, better, tied = given.train, given.train.begins(), [], []
     for row, user in enumerate(data.user_ids):
