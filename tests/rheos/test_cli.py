@@ -21,8 +21,8 @@ from tests.broker import free_ports
 
 HEAVY = {"numpy", "kafka", "msgspec", "httpx", "faust", "faiss", "torch", "starlette", "pyarrow"}
 SUB_COMMANDS = {
-    "generations": ("list", "show", "promote", "rollback"),
-    "evaluate": ("prequential", "split"),
+    "generations": ("list", "show", "promote", "rollback", "report"),
+    "evaluate": ("prequential", "time-split", "cross-validate", "split"),
 }
 
 

@@ -3,14 +3,16 @@
 import importlib
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from rheos.cli.evaluate import event_file
 from rheos.cli.evaluate.conditions import conditions
 from rheos.cli.evaluate.event_file import Reading
-from rheos.settings import Settings
+
+if TYPE_CHECKING:  # what the list of commands must not load
+    from rheos.settings import Settings
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -146,7 +148,7 @@ def command(
         _print(result, report, k)
 
 
-def _blend(settings: Settings, log: Any, fit: Any, plan: Any) -> Any:
+def _blend(settings: "Settings", log: Any, fit: Any, plan: Any) -> Any:
     """What was learned before the scored part, or None where none is wanted."""
     if settings.trainer.blend == "none":
         return None
