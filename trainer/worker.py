@@ -19,7 +19,7 @@ from rheos import metrics
 from rheos.announcements import ruling
 from rheos.bootstrap import is_reachable
 from rheos.settings import Settings
-from rheos.snapshot import SnapshotError, number_of
+from rheos.snapshot import SnapshotError, number_of, read_manifest
 from rheos.snapshot_store import LocalStore
 from rheos.supervisor.tether import tethered
 from trainer.archive import ArchiveError
@@ -203,7 +203,8 @@ def _measure(settings: Settings, generation: str) -> None:
     """Sets the gauges of the generation that serves."""
     metrics.GENERATION_NUMBER.set(number_of(generation))
     try:
-        manifest = LocalStore(settings.store_dir).get(generation).manifest
+        # No tensors are read: archiving waits for this.
+        manifest = read_manifest(LocalStore(settings.store_dir).path(generation))
     except SnapshotError:  # `_schedule`, the cycle and every reader say so
         return
     metrics.GENERATION_CREATED_SECONDS.set(manifest.created_ms / 1000)
