@@ -45,6 +45,8 @@ class TwoTowerEncoder:
         self._nothing, self._skip = tensors["encoder.nothing"], tensors["encoder.skip"]
         self._out, self._out_bias = tensors["encoder.out"], tensors["encoder.out_bias"]
         items, d = context.item_vectors.shape
+        if self._history.ndim != 2:
+            raise ValueError(f"two-tower encoder: history has {self._history.ndim} dimensions")
         hidden, wide = len(self._bias), len(half_steps) * self._history.shape[1]
         shapes = {
             "history": (self._history.shape[0], items),
