@@ -10,8 +10,8 @@ what a copy of a large array moves in the same time. Data: ../shared/data. Peers
 ``peers``; without one its part is left out, and said to be.
 
 Bias: the peers run as their documentation has them; batches, rates and draws are ours. The claim is
-about PyG's LightGCN on a list of edges, which is what its class takes; handed a compressed adjacency
-instead, it is far faster, and that ratio is printed beside, without a claim.
+about PyG's LightGCN on a list of edges, which is what its class takes; handed a compressed
+adjacency instead, it is far faster, and that ratio is printed beside, without a claim.
 """
 
 import importlib.util
