@@ -203,7 +203,7 @@ def als(large: Split, small: Split) -> dict[str, Any]:
 
 def neumf(small: Split) -> dict[str, Any]:
     note("NeuMF")
-    model = NeuMF(gmf_epochs=0, mlp_epochs=0, negatives=4.0, learning_rate=0.02)
+    model = NeuMF(gmf_epochs=0, mlp_epochs=0, negatives=4, learning_rate=0.02)
     ours: list[Point] = []
     epochs: list[float] = []
     for count in EPOCHS:

@@ -12,7 +12,7 @@ from benchmarks.paper_rows import ncf_split
 from benchmarks.paper_rows.row import PaperRow, at_least
 from trainer.models.mf import Mf
 
-MODEL = Mf()
+MODEL = Mf(factors=192)
 
 
 def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from benchmarks.paper_rows import ncf_split
 from benchmarks.paper_rows.row import PaperRow, at_least
 from trainer.models.neumf import NeuMF
 
-MODEL = NeuMF()
+MODEL = NeuMF(factors=192)
 
 
 def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:

@@ -28,14 +28,14 @@ class Case(NamedTuple):
 
 CASES = [
     Case("als", {"factors": 2, "iterations": 10, "half_steps": 4.0}),
-    Case("mf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
+    Case("mf", {"factors": 4, "negatives": 2, "learning_rate": 0.05}),
     Case("bpr", {"factors": 2, "drawn": 8, "regularisation": 0.05}),
     Case("gmf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
     Case("mlp", {"mlp_factors": 8, "negatives": 2.0, "epochs": 60}),
     Case(
         "neumf",
-        {"factors": 4, "mlp_factors": 8, "negatives": 2.0, "mlp_epochs": 60}
-        | {"mlp_learning_rate": 0.03, "mlp_regularisation": 0.01},
+        {"factors": 4, "mlp_factors": 8, "negatives": 2, "mlp_epochs": 60}
+        | {"gmf_learning_rate": 0.05, "mlp_learning_rate": 0.03, "mlp_regularisation": 0.01},
     ),
     Case(
         "sasrec",

@@ -25,7 +25,7 @@ K = 10
 PAST = ["i1", "i6", "i11", "i16"]  # of one department
 PARAMETERS = {
     "als": {"factors": 6, "iterations": 4},
-    "neumf": {"factors": 8, "mlp_factors": 8},
+    "neumf": {"factors": 8, "mlp_factors": 8, "gmf_learning_rate": 0.05},
 }
 
 

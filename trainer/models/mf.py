@@ -13,33 +13,29 @@ from trainer.data_set import DataSet
 from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_fit import Plan, fit
 from trainer.models.neumf_generation import Reading
-from trainer.models.neumf_training import Descent
+from trainer.models.stochastic_descent import StochasticDescent
 
 
 class Mf(Struct, frozen=True, forbid_unknown_fields=True):
-    """logit = p·q + bias of the user + bias of the item; NeuMF's loss.
+    """logit = p·q + bias of the user + bias of the item; NeuMF's loss, descended by example.
 
     A pair counts with the size of its mean weight; a pair of negative weight is a target of 0.
     """
 
-    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 128
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 40
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 256
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
-    ] = 10
+    ] = 32
     negatives: Annotated[
-        float, Meta(gt=0, le=1000, description="k: how often items not taken count per taken one.")
-    ] = 8.0
-    drawn: Annotated[
-        int, Meta(ge=1, description="Items drawn a step that stand for those; the more the better.")
-    ] = 4096
-    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+        int, Meta(ge=1, le=1000, description="Items drawn at random against each taken one.")
+    ] = 8
     learning_rate: Annotated[
-        float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
-    ] = 0.1
+        float, Meta(gt=0, description="A step's length; it falls to 0 in the last quarter.")
+    ] = 0.002
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
-    ] = 0.007
+    ] = 0.005
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
     ] = 1e6
@@ -49,12 +45,10 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ClassVar[str] = "mf"
     can: ClassVar[frozenset[Capability]] = frozenset(
-        {"item_vectors", "fold_in", "probabilities", "warm_start", "distributed"}
+        {"item_vectors", "fold_in", "probabilities", "warm_start"}
     )
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
-        how = Descent(
-            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate)
-        )
+        how = StochasticDescent(self.negatives, self.regularisation, self.learning_rate)
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
         return fit(plan, data, run, factors=self.factors, weigh=False)

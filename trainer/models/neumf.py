@@ -12,6 +12,7 @@ from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_fit import Plan, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.neumf_training import Descent
+from trainer.models.stochastic_descent import StochasticDescent
 
 
 class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,28 +35,29 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     gmf_epochs: Annotated[
         int,
         Meta(ge=0, le=1000, description="Passes of GMF alone before; 0: nothing is trained alone."),
-    ] = 40
+    ] = 256
     mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 0
     epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 3
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
     negatives: Annotated[
-        float, Meta(gt=0, le=1000, description="k: how often items not taken count per taken one.")
-    ] = 8.0
-    gmf_drawn: Annotated[
-        int, Meta(ge=1, description="Items drawn a step that stand for those, GMF alone.")
-    ] = 4096
-    drawn: Annotated[int, Meta(ge=1, description="The same with MLP, which costs more.")] = 256
+        int, Meta(ge=1, le=1000, description="k: how often items not taken count per taken one.")
+    ] = 8
+    drawn: Annotated[
+        int, Meta(ge=1, description="Items drawn a step that stand for those, where MLP is.")
+    ] = 256
     batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
     gmf_learning_rate: Annotated[
-        float, Meta(gt=0, description="Adam's step at the start for GMF alone; it falls to 0.")
-    ] = 0.1
-    mlp_learning_rate: Annotated[float, Meta(gt=0, description="The same for MLP alone.")] = 0.01
-    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 0.001
+        float, Meta(gt=0, description="Step of GMF alone, as MF's; it falls to 0 at the end.")
+    ] = 0.002
+    mlp_learning_rate: Annotated[
+        float, Meta(gt=0, description="Adam's step at the start for MLP alone.")
+    ] = 0.01
+    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 1e-4
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
-    ] = 0.007
+    ] = 0.005
     mlp_regularisation: Annotated[
         float, Meta(ge=0, description="The same for what enters MLP.")
     ] = 1e-4
@@ -76,7 +78,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
             *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate),
             self.mlp_regularisation,
         )
-        of_gmf = how._replace(drawn=self.gmf_drawn, learning_rate=self.gmf_learning_rate)
+        of_gmf = StochasticDescent(self.negatives, self.regularisation, self.gmf_learning_rate)
         of_mlp = how._replace(learning_rate=self.mlp_learning_rate)
         alone = ((of_gmf, self.gmf_epochs), (of_mlp, self.mlp_epochs))
         reading = Reading(self.half_steps, self.last)

@@ -10,6 +10,7 @@ from trainer.models.model import Fitted, Run
 from trainer.models.neumf_generation import Reading, fitted_of, start_from
 from trainer.models.neumf_network import Network, Sizes
 from trainer.models.neumf_training import Descent, examples_of, train
+from trainer.models.stochastic_descent import SPREAD, StochasticDescent, descend
 
 WARM_RATE = 0.25
 """A fit that starts from the last one begins with so much of the learning rate."""
@@ -24,11 +25,11 @@ class Plan(NamedTuple):
     ``pretraining`` are the branches' own descents and epochs (section 3.4.1), GMF's first.
     """
 
-    how: Descent
+    how: Descent | StochasticDescent
     epochs: int
     warm_epochs: int
     reading: Reading
-    pretraining: tuple[tuple[Descent, int], ...] = ()
+    pretraining: tuple[tuple[Descent | StochasticDescent, int], ...] = ()
 
 
 def fit(
@@ -48,11 +49,12 @@ def fit(
         examples = examples_of(data, device)
         users, items = len(data.user_ids), len(data.item_ids)
 
-        def network(factors: int, mlp_factors: int) -> Network:
+        def network(factors: int, mlp_factors: int, how: Descent | StochasticDescent) -> Network:
             sizes = Sizes(users, items, factors, mlp_factors, mlp_layers)
-            return Network(sizes, random, weigh=weigh).to(device)
+            spread = SPREAD if isinstance(how, StochasticDescent) else None
+            return Network(sizes, random, weigh=weigh, spread=spread).to(device)
 
-        made = network(factors, mlp_factors)
+        made = network(factors, mlp_factors, plan.how)
         how, epochs, stages = plan.how, plan.epochs, list(plan.pretraining)
         if not stages or not stages[0][1]:
             stages = []  # without a trained GMF there is nothing to join
@@ -62,19 +64,24 @@ def fit(
         losses: list[float] = []
         total = epochs + sum(count for _, count in stages)
 
-        def descend(part: Network, how: Descent, count: int) -> None:
-            for loss in train(part, examples, how, count, random):
+        def learn(part: Network, how: Descent | StochasticDescent, count: int) -> None:
+            if isinstance(how, StochasticDescent):
+                passes = descend(part, examples, how, count, random)
+            else:
+                passes = train(part, examples, how, count, random)
+            for loss in passes:
                 losses.append(loss)
                 run.progress("fit", len(losses), total)
 
         if stages:
-            branches = network(factors, 0), network(0, mlp_factors)
-            for branch, (of_branch, count) in zip(branches, stages, strict=True):
-                descend(branch, of_branch, count)
-            made.join(*branches, HALF if all(count for _, count in stages) else 1.0)
-        descend(made, how, epochs)
+            (of_gmf, gmf_epochs), (of_mlp, mlp_epochs) = stages
+            gmf, mlp = network(factors, 0, of_gmf), network(0, mlp_factors, of_mlp)
+            learn(gmf, of_gmf, gmf_epochs)
+            learn(mlp, of_mlp, mlp_epochs)
+            made.join(gmf, mlp, HALF if mlp_epochs else 1.0)
+        learn(made, how, epochs)
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
 
 
-def _gently(how: Descent) -> Descent:
+def _gently(how: Descent | StochasticDescent) -> Descent | StochasticDescent:
     return how._replace(learning_rate=WARM_RATE * how.learning_rate)

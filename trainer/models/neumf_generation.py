@@ -20,6 +20,7 @@ from trainer.data_set import DataSet
 from trainer.models.model import Fitted, Start
 from trainer.models.neumf_network import Network
 from trainer.models.neumf_training import Descent
+from trainer.models.stochastic_descent import StochasticDescent
 
 STEPS = 4
 """Newton steps of the fold-in: with them it ranks as the trained vectors do."""
@@ -48,7 +49,7 @@ class Reading(NamedTuple):
 def fitted_of(
     network: Network,
     data: DataSet,
-    how: Descent,
+    how: Descent | StochasticDescent,
     reading: Reading,
     losses: Sequence[float],
     random: torch.Generator,

@@ -33,8 +33,18 @@ class Network(nn.Module):
     learned at once.
     """
 
-    def __init__(self, sizes: Sizes, random: torch.Generator, *, weigh: bool = True) -> None:
-        """``weigh``: whether h is learned; else it is 1, and GMF a plain inner product."""
+    def __init__(
+        self,
+        sizes: Sizes,
+        random: torch.Generator,
+        *,
+        weigh: bool = True,
+        spread: float | None = None,
+    ) -> None:
+        """``weigh``: whether h is learned; else it is 1, and GMF a plain inner product.
+
+        ``spread``: the standard deviation of p's and q's numbers at the start; by default .1 / √d.
+        """
         super().__init__()
         self.factors, width = sizes.factors, sizes.mlp_factors
 
@@ -42,7 +52,8 @@ class Network(nn.Module):
             return torch.randn(rows, columns, generator=random) * scale
 
         d = max(1, sizes.factors)
-        p, q = (table(rows, sizes.factors, 0.1 * d**-0.5) for rows in (sizes.users, sizes.items))
+        spread = 0.1 * d**-0.5 if spread is None else spread
+        p, q = (table(rows, sizes.factors, spread) for rows in (sizes.users, sizes.items))
         a, b = (table(rows, width, 0.1) for rows in (sizes.users, sizes.items))
         self.users: Tensor
         self.register_buffer("users", torch.cat([p, torch.zeros(sizes.users, 1), a], 1))
