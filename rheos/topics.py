@@ -9,6 +9,8 @@ from kafka.errors import TopicAlreadyExistsError
 
 from rheos.settings import Settings
 
+CREATED_MS = 60_000
+"""A busy broker takes its time with new topics; giving up would end a start that was going well."""
 _DAY_MS = 86_400_000
 
 
@@ -107,9 +109,9 @@ def ensure(settings: Settings, *, create: bool = True) -> list[str]:
                             "configs": dict(topic.config),
                         }
                         for topic in missing
-                    },
-                    wait_for_metadata=True,
+                    }
                 )
+                admin.wait_for_topics([topic.name for topic in missing], CREATED_MS)
             except TopicAlreadyExistsError:
                 # Workers that start together create together: look again at what is there now.
                 return ensure(settings)

@@ -83,11 +83,13 @@ def main() -> int:
     try:
         if dist.get_rank() > 0:
             follow()
+            dist.barrier()  # one that goes while another still talks takes it down
             return 0
         try:
             outcome = train_once(settings, fit=fit_together)
         finally:
             _tell(None)
+        dist.barrier()
         print(msgspec.json.encode(outcome).decode())
         return 0 if outcome.kind in ("promoted", "waiting") else 1
     finally:

@@ -29,6 +29,7 @@ def main() -> None:
     np.savez(
         f"{folder}/{dist.get_rank()}.npz", items=fitted.item_vectors, users=fitted.user_vectors
     )
+    dist.barrier()  # one that goes while the other still talks takes it down
     dist.destroy_process_group()
 
 

@@ -30,9 +30,7 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
     negatives: Annotated[
         int, Meta(ge=1, le=1000, description="Items drawn at random against each taken one.")
     ] = 8
-    learning_rate: Annotated[
-        float, Meta(gt=0, description="A step's length; it falls to 0 in the last quarter.")
-    ] = 0.002
+    learning_rate: Annotated[float, Meta(gt=0, description="A step's length.")] = 0.002
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.005

@@ -49,7 +49,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 256
     batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
     gmf_learning_rate: Annotated[
-        float, Meta(gt=0, description="Step of GMF alone, as MF's; it falls to 0 at the end.")
+        float, Meta(gt=0, description="A step's length for GMF alone, as for MF.")
     ] = 0.002
     mlp_learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start for MLP alone.")

@@ -2,8 +2,8 @@
 
 Rendle, Krichene, Zhang & Anderson, "Neural Collaborative Filtering vs. Matrix Factorization
 Revisited" (RecSys 2020), section 3: cross-entropy of the interactions against items drawn at random
-from all of them, L2 on what an example touches. An example is too small for array operations, so
-the loop is compiled (Numba).
+from all of them, L2 on what an example touches, steps of constant length. An example is too small
+for array operations, so the loop is compiled (Numba).
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,6 @@ from trainer.models.neumf_training import Examples
 
 SPREAD = 0.1
 """Of the vectors' numbers at the start, as in the paper: constant small steps leave 0 slowly."""
-SETTLING = 0.25
-"""In this last share of the passes the step falls in a straight line to 0: the noise of single
-examples settles. Before, it is constant, as in the paper."""
 
 
 class StochasticDescent(NamedTuple):
@@ -54,16 +51,14 @@ def descend(
     begins = examples.begins.cpu().numpy()
     owners = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
     items, targets, weights = (part.cpu().numpy() for part in examples[1:4])
-    settling = max(1.0, SETTLING * epochs)
     guard = EarlyStopping(1)
     for epoch in range(epochs):
-        rate = how.learning_rate * min(1.0, (epochs - epoch) / settling)
         loss = float(
             _epoch(
                 *(users, q, bias, owners, items, targets, weights),
                 draws.permutation(len(owners)),
                 how.negatives,
-                np.float32(rate),
+                np.float32(how.learning_rate),
                 np.float32(how.regularisation),
                 int(draws.integers(1 << 31)),
             )
