@@ -87,7 +87,7 @@ def test_ten_pairs_can_be_learned_by_heart() -> None:
     network = network_for(data, factors=8)
     how = StochasticDescent(8, 0.0, 0.1)
     losses = list(descend(network, examples_of(data, CPU), how, 400, generator()))
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]  # what was taken is drawn against too, now and then
     scores = network.block(network.users, torch.arange(10)).detach()
     assert (scores.argmax(1) == torch.arange(10)).all()
 
