@@ -35,8 +35,9 @@ class LogisticFoldIn:
         Σ_i s_i ℓ(z_i, t_i) + k mean_j ℓ(z_j, 0) + λ/2 (1 + k) (|p|² + c²),
 
     ℓ being the cross-entropy of the logit z, r_i = 2^(-age rank / ``half_steps``). The other items
-    are ``anchors`` at most of them, drawn once. Each of ``steps`` is Newton's but for a Hessian
-    that does not change: of the others it takes the mean over the fitted users, ``curvature`` (N,).
+    are ``anchors`` at most of them, drawn once; with ``against_taken`` the user's own are among
+    them, as where training draws from all. Each of ``steps`` is Newton's but for a Hessian that
+    does not change: of the others it takes the mean over the fitted users, ``curvature`` (N,).
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LogisticFoldIn:
         anchors: int,
         half_steps: float,
         last: int,
+        against_taken: bool = False,
     ) -> None:
         """``tensors``: encoder.curvature (N,), encoder.start (d + 1,) where p and c begin,
         encoder.features (N, f) and encoder.matrix (f, m). Raises ValueError, KeyError.
@@ -82,6 +84,7 @@ class LogisticFoldIn:
         self._half_steps = half_steps
         self._last = last
         self._factors = factors
+        self._against_taken = against_taken
         # What p and c multiply, and what they do not move.
         ones = np.ones((items, 1), np.float32)
         self._q = np.hstack([vectors[:, :factors], ones])  # (N, d + 1)
@@ -139,9 +142,10 @@ class LogisticFoldIn:
         """The losses of B users, as arrays."""
         shares = np.abs(damped(latest, (self._half_steps,))[:, :, 0])  # (B, n)
         free = np.ones((len(shares), len(self._anchors)), np.float32)
-        user, place = np.nonzero(latest.known)
-        anchor = self._anchor_of[latest.rows[user, place]]
-        free[user[anchor >= 0], anchor[anchor >= 0]] = 0.0
+        if not self._against_taken:
+            user, place = np.nonzero(latest.known)
+            anchor = self._anchor_of[latest.rows[user, place]]
+            free[user[anchor >= 0], anchor[anchor >= 0]] = 0.0
         free *= self._negatives / np.maximum(free.sum(axis=1, keepdims=True), 1.0)
         offsets = a @ self._y[self._anchors].T + self._b[self._anchors]  # (B, M)
         own = np.einsum("bnm,bm->bn", self._y[latest.rows], a) + self._b[latest.rows]

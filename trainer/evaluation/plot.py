@@ -184,8 +184,9 @@ def _grid_of_rows(ticks: Sequence[float], y: Callable[[float], float]) -> list[s
 
 def _ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers from at most ``low`` to at least ``high``."""
-    if not high > low:
-        high = low + 1.0
+    size = max(1.0, abs(low), abs(high))
+    if high - low < 1e-9 * size:  # nothing that a plot could tell apart
+        high = low + size
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)

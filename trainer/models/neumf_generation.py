@@ -89,6 +89,7 @@ def fitted_of(
             "anchors": ANCHORS,
             "half_steps": reading.half_steps,
             "last": reading.last,
+            "against_taken": isinstance(how, StochasticDescent),
         },
         ranker,
         tensors,
