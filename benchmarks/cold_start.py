@@ -159,12 +159,7 @@ def new_items(
             continue
         own = train_rows[user_id]
         span = slice(train_begins[own], train_begins[own + 1])
-        history = History(
-            [train.item_ids[item] for item in train.items[span]],
-            train.weights[span],
-            train.times_ms[span],
-        )
-        user = generation.encoder.encode([history], [data.users_known.get(user_id)])[0]
+        user = generation.encoder.encode([train.history(span)], [data.users_known.get(user_id)])[0]
         for name, scores in {
             "two-tower, by content": vectors @ user,
             "random": np.zeros(len(cold)),

@@ -1,6 +1,6 @@
 """Interactions as arrays: what models are fitted on and judged with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +12,7 @@ import pyarrow.compute
 from rheos.catalogue import Item, UserAttributes
 from rheos.events import Event, EventRules
 from rheos.settings import FeatureSettings
-from rheos.state import Float32s, Int32s, Int64s, UInt64s
+from rheos.state import Float32s, History, Int32s, Int64s, UInt64s
 from trainer.archive import Archive
 
 Mask = npt.NDArray[np.bool_]
@@ -106,6 +106,19 @@ class DataSet:
     def begins(self) -> Int64s:
         """Where each user's interactions begin (U + 1,); the user u has begins[u]:begins[u + 1]."""
         return np.searchsorted(self.users, np.arange(len(self.user_ids) + 1)).astype(np.int64)
+
+    def history(self, places: slice | Int64s) -> History:
+        """Some interactions of one user, in their order here, as an encoder reads them."""
+        items = [self.item_ids[row] for row in self.items[places].tolist()]
+        return History(items, self.weights[places], self.times_ms[places])
+
+    def histories(self, at_once: int) -> Iterator[tuple[slice, list[History]]]:
+        """All users' whole histories, ``at_once`` users (a slice of their rows) at a time."""
+        begins = self.begins().tolist()
+        for start in range(0, len(self.user_ids), at_once):
+            end = min(start + at_once, len(self.user_ids))
+            spans = [slice(begins[user], begins[user + 1]) for user in range(start, end)]
+            yield slice(start, end), [self.history(span) for span in spans]
 
 
 class Pairs(NamedTuple):

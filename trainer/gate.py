@@ -14,7 +14,7 @@ import numpy as np
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import Manifest
-from rheos.state import Float64s, History, Int64s
+from rheos.state import Float64s, Int64s
 from trainer import bootstrap
 from trainer.bootstrap import Difference
 from trainer.data_set import DataSet, Mask
@@ -185,7 +185,7 @@ def cases(data: DataSet, queries: Int64s, settings: Settings) -> list[served.Cas
     begins = data.begins()
     return [
         served.Case(
-            _history(data, _history_span(data, begins, int(query), settings)),
+            data.history(_history_span(data, begins, int(query), settings)),
             data.item_ids[data.items[query]],
             data.users_known.get(data.user_ids[data.users[query]]),
         )
@@ -220,11 +220,6 @@ def _fitted_by(data: DataSet, serving: Manifest | None) -> Mask:
 def _history_span(data: DataSet, begins: Int64s, query: int, settings: Settings) -> slice:
     begin = int(begins[data.users[query]])
     return slice(max(begin, query - settings.history.size), query)
-
-
-def _history(data: DataSet, span: slice) -> History:
-    items = [data.item_ids[row] for row in data.items[span]]
-    return History(items, data.weights[span], data.times_ms[span])
 
 
 def _too_few(found: int, least: int) -> str:

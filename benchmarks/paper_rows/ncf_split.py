@@ -9,7 +9,6 @@ import numpy as np
 from benchmarks.paper_rows.row import DATA
 from rheos.generation import Generation
 from rheos.snapshot_store import LocalStore
-from rheos.state import History
 from trainer import fitting
 from trainer.evaluation import metrics, split
 from trainer.models.model import Model, Run, silent
@@ -55,9 +54,7 @@ def served(folder: Path) -> dict[str, float]:
     data, begins, better, tied = given.train, given.train.begins(), [], []
     for row, user in enumerate(data.user_ids):
         span = slice(int(begins[row]), int(begins[row + 1]))
-        items = [data.item_ids[item] for item in data.items[span]]
-        history = History(items, data.weights[span], data.times_ms[span])
-        vector = generation.encoder.encode([history])[0]
+        vector = generation.encoder.encode([data.history(span)])[0]
         scores = generation.item_vectors @ vector[: generation.dimensions]
         scores[data.items[span]] = -np.inf
         reached = np.argpartition(-scores, DEPTH)[:DEPTH]

@@ -181,7 +181,7 @@ def test_ndcg_is_that_of_an_order_made_by_hand(
         user_rows = np.flatnonzero(data.users == data.users[query])
         past = user_rows[user_rows < query][-SETTINGS.history.size :]
         span = slice(past[0], past[-1] + 1)
-        vector = candidate.encoder.encode([gate._history(data, span)])[0]
+        vector = candidate.encoder.encode([data.history(span)])[0]
         had = {data.item_ids[item] for item in data.items[past]}
         scores = {
             item: float(candidate.item_vectors[row] @ vector)

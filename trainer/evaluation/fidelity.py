@@ -64,8 +64,7 @@ def hide(data: DataSet, most_users: int, share: float, random: np.random.Generat
         asked = random.choice(items, count, replace=False)
         hidden[span] = np.isin(data.items[span], asked)
         left = span[~hidden[span]]
-        names = [data.item_ids[row] for row in data.items[left]]
-        histories.append(History(names, data.weights[left], data.times_ms[left]))
+        histories.append(data.history(left))
         targets.append([data.item_ids[row] for row in asked])
     gone = np.isin(data.users, drawn)
     return Hidden(

@@ -31,8 +31,7 @@ class Holdout(NamedTuple):
             row = row_of.get(user_id)
             begin, end = (0, 0) if row is None else (int(begins[row]), int(begins[row + 1]))
             span = slice(max(begin, end - size), end)
-            items = [known.item_ids[item] for item in known.items[span]]
-            found.append(History(items, known.weights[span], known.times_ms[span]))
+            found.append(known.history(span))
         return found
 
     def activity(self) -> list[int]:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from rheos.encoder import EncoderContext
 from rheos.history_map import HistoryMap
 from rheos.item_weights import ItemWeights
-from rheos.state import Float32s, Float64s, History, Int64s
+from rheos.state import Float32s, Float64s, Int64s
 from trainer.data_set import DataSet
 from trainer.models.model import Capability, Fitted, Run
 from trainer.search_space import Range
@@ -115,7 +115,6 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
                     features,
                     EncoderContext({id_: row for row, id_ in enumerate(data.item_ids)}, target),
                 ),
-                self.last,
             )
         return Fitted(
             data.item_ids,
@@ -353,16 +352,9 @@ def _factors(matrix: sparse.csr_array, count: int, seed: int) -> tuple[Float32s,
     return source, np.ascontiguousarray(target)
 
 
-def _user_vectors(data: DataSet, encoder: HistoryMap, last: int) -> Float32s:
+def _user_vectors(data: DataSet, encoder: HistoryMap) -> Float32s:
     """Each user's vector as her whole history gives it."""
-    begins = data.begins()
     vectors = np.zeros((len(data.user_ids), encoder.dimensions), np.float32)
-    for start in range(0, len(vectors), ENCODED_AT_ONCE):
-        end = min(start + ENCODED_AT_ONCE, len(vectors))
-        histories = []
-        for user in range(start, end):
-            span = slice(int(begins[user]), int(begins[user + 1]))
-            items = [data.item_ids[row] for row in data.items[span]]
-            histories.append(History(items, data.weights[span], data.times_ms[span]))
-        vectors[start:end] = encoder.encode(histories)
+    for users, histories in data.histories(ENCODED_AT_ONCE):
+        vectors[users] = encoder.encode(histories)
     return vectors

@@ -6,7 +6,7 @@ and c come from the history by ``LogisticFoldIn``, which has the loss of the tra
 map of the mean of the history's item features, solved for on the users of the fit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rheos.latest_items import latest_items
 from rheos.logistic_fold_in import mean_features
-from rheos.state import Float32s, History
+from rheos.state import Float32s
 from trainer.data_set import DataSet
 from trainer.models.model import Fitted, Start
 from trainer.models.neumf_network import Network
@@ -130,7 +130,7 @@ def _matrix(data: DataSet, features: Float32s, a: Float32s, reading: Reading) ->
     width = features.shape[1]
     gram, target = np.zeros((width, width)), np.zeros((width, a.shape[1]))
     if a.shape[1]:
-        for span, histories in _histories(data):
+        for span, histories in data.histories(AT_ONCE):
             latest = latest_items(histories, row_of, reading.last)
             means = mean_features(latest, reading.half_steps, features).astype(np.float64)
             gram += means.T @ means
@@ -138,19 +138,6 @@ def _matrix(data: DataSet, features: Float32s, a: Float32s, reading: Reading) ->
     ridge = MAP_RIDGE * np.trace(gram) / width + 1e-6
     matrix: Float32s = np.linalg.solve(gram + ridge * np.eye(width), target).astype(np.float32)
     return matrix
-
-
-def _histories(data: DataSet) -> Iterator[tuple[slice, list[History]]]:
-    """All users' histories, AT_ONCE users at a time."""
-    begins = data.begins().tolist()
-    for start in range(0, len(data.user_ids), AT_ONCE):
-        end = min(start + AT_ONCE, len(data.user_ids))
-        histories = []
-        for user in range(start, end):
-            span = slice(begins[user], begins[user + 1])
-            items = [data.item_ids[row] for row in data.items[span].tolist()]
-            histories.append(History(items, data.weights[span], data.times_ms[span]))
-        yield slice(start, end), histories
 
 
 _USERS = "user.vectors"
