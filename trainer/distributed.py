@@ -5,7 +5,11 @@ seed, and works on its own share of each. Gradients are added up before each ste
 take the same steps. Alone (without ``torchrun``) a share is everything and nothing is added up.
 """
 
+import logging
+import os
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -43,3 +47,18 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             if parameter.grad is None:  # nothing in this share touched it
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process, once all of them have come here; what is to be kept is written by then.
+
+    At once, without the interpreter's own end: a thread of gloo may still hold the tensors of its
+    last work, and one that lets go of them while the interpreter ends aborts the process (PyTorch,
+    pull request 179291). That would be a failed run in torchrun's eyes.
+    """
+    dist.barrier()  # one that goes while another still talks takes it down
+    dist.destroy_process_group()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

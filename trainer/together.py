@@ -18,6 +18,7 @@ import torch.distributed as dist
 from rheos.settings import SettingsError, load
 from trainer.cycle import train_once
 from trainer.data_set import DataSet
+from trainer.distributed import leave
 from trainer.fitting import FitError, fit
 from trainer.models import model_of, model_of_settings
 from trainer.models.model import Fitted, Model, Run, silent
@@ -62,7 +63,10 @@ def _tell(task: Task | None) -> Task | None:
 
 
 def main() -> int:
-    """Runs the cycle; the first process prints its outcome as JSON."""
+    """Runs the cycle; the first process prints its outcome as JSON.
+
+    Returns where there is nothing to run; processes that ran end here.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("kafka").setLevel(logging.ERROR)
     if "RANK" not in os.environ:
@@ -80,20 +84,15 @@ def main() -> int:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" means from here on
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    if dist.get_rank() > 0:
+        follow()
+        leave(0)
     try:
-        if dist.get_rank() > 0:
-            follow()
-            dist.barrier()  # one that goes while another still talks takes it down
-            return 0
-        try:
-            outcome = train_once(settings, fit=fit_together)
-        finally:
-            _tell(None)
-        dist.barrier()
-        print(msgspec.json.encode(outcome).decode())
-        return 0 if outcome.kind in ("promoted", "waiting") else 1
+        outcome = train_once(settings, fit=fit_together)
     finally:
-        dist.destroy_process_group()
+        _tell(None)
+    print(msgspec.json.encode(outcome).decode())
+    leave(0 if outcome.kind in ("promoted", "waiting") else 1)
 
 
 if __name__ == "__main__":

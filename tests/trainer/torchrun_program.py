@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from tests.trainer.shop import taste
 from trainer.data_set import DataSet, of_interactions
+from trainer.distributed import leave
 from trainer.models import model_of
 from trainer.models.model import Run
 
@@ -29,8 +30,7 @@ def main() -> None:
     np.savez(
         f"{folder}/{dist.get_rank()}.npz", items=fitted.item_vectors, users=fitted.user_vectors
     )
-    dist.barrier()  # one that goes while the other still talks takes it down
-    dist.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":
