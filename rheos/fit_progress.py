@@ -1,7 +1,6 @@
 """How far a fit is: a small file beside the snapshots, where whoever serves them can read it."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,7 +58,7 @@ def told(directory: Path, model: str, also: Told) -> Iterator[Told]:
             directory.mkdir(parents=True, exist_ok=True)
             # Renamed: a reader sees a whole record.
             (directory / _WRITING).write_bytes(msgspec.json.encode(progress))
-            os.replace(directory / _WRITING, directory / FILE)
+            (directory / _WRITING).replace(directory / FILE)
 
     try:
         yield tell

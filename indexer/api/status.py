@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import time
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 from starlette.responses import PlainTextResponse, Response
 
 from indexer.api.endpoint import Call, Endpoint, json_response
-from rheos import metrics
+from rheos import fit_progress, metrics
 
 
 class GenerationStatus(Struct):
@@ -37,6 +38,16 @@ class ViewStatus(Struct):
     lag_messages: dict[str, int]
 
 
+class FitStatus(Struct):
+    """A fit that runs: ``done`` of ``total`` parts of its ``stage``."""
+
+    model: str
+    stage: str
+    done: int
+    total: int
+    began_ms: int
+
+
 class SwapStatus(Struct):
     done: int
     refused_generation: str | None
@@ -45,7 +56,8 @@ class SwapStatus(Struct):
 
 class Status(Struct):
     """``not_ready`` says why recommendations are not answered yet; ``now_ms`` follows the setting
-    ``clock``; ``events_accepted`` are those in the states of present users.
+    ``clock``; ``events_accepted`` are those in the states of present users; ``fit`` is what the
+    trainer does now, as far as it shares the folder of snapshots, or null.
     """
 
     version: str
@@ -58,6 +70,7 @@ class Status(Struct):
     events_partitions: int
     event_types: list[str]
     generation: GenerationStatus | None
+    fit: FitStatus | None
     view: ViewStatus
     swaps: SwapStatus
 
@@ -95,6 +108,7 @@ async def status(call: Call) -> Response:
             service.settings.kafka.events_partitions,
             sorted(service.settings.events.weights),
             generation,
+            _fit(service.settings.store_dir),
             ViewStatus(
                 len(view.users), len(view.next_lists), len(view.catalogue), view.lag_messages()
             ),
@@ -105,6 +119,13 @@ async def status(call: Call) -> Response:
             ),
         )
     )
+
+
+def _fit(store_dir: Path) -> FitStatus | None:
+    found = fit_progress.read(store_dir)
+    if found is None:
+        return None
+    return FitStatus(found.model, found.stage, found.done, found.total, found.began_ms)
 
 
 async def healthz(call: Call) -> Response:

@@ -32,7 +32,7 @@ export class Vitals {
   }
 }
 
-function known({ view, clock, now_ms, generation }) {
+function known({ view, clock, now_ms, generation, fit }) {
   return [
     vital("customers", "Customers", wholeNumber(view.users)),
     // Replayed events bring their own time, which is then "now" for every answer.
@@ -45,7 +45,15 @@ function known({ view, clock, now_ms, generation }) {
           `${generation.model}, ${spanText(Date.now() - generation.created_ms)} old`,
         )
       : vital("generation", "Generation", "none yet"),
+    fit
+      ? vital("fit", `Fit of ${fit.model}`, fitText(fit), spanText(Date.now() - fit.began_ms))
+      : null,
   ].filter(Boolean);
+}
+
+/** How far the trainer is with the next generation. */
+function fitText({ stage, done, total }) {
+  return total > 1 ? `${stage} ${Math.floor((100 * done) / total)} %` : stage;
 }
 
 /** The generation's name, leading to the page about how good it was found to be. */

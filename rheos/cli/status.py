@@ -68,6 +68,9 @@ def _print(
     table.add_row("kafka", f"away: {problem}" if problem else "ready", bootstrap, "", "")
     for worker in workers:
         state = f"{worker.state}: {worker.text}" if worker.text else worker.state
+        fit = api.get("fit")
+        if worker.worker == "trainer" and fit:
+            state += f", fits {fit['model']}: {fit['stage']} {fit['done']:,} of {fit['total']:,}"
         generation = str(worker.generation_number or "")
         if worker.worker == "indexer" and api.get("generation"):
             generation = str(api["generation"]["name"])

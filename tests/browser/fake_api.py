@@ -66,6 +66,7 @@ class FakeApi:
         self.generation: str | None = "3-91c0ab12"
         self.generation_created_ms = int(time.time() * 1000) - 260_000
         self.has_report = False
+        self.fit: dict[str, Any] | None = None
         self.ready = True
         self.is_empty = False
         self.stream_delay_s = 0.03
@@ -112,6 +113,7 @@ class FakeApi:
                 "events_accepted": sum(len(events) for events in self.histories.values()),
                 "clock": "stream" if self.stream_now_ms else "wall",
                 "generation": serving,
+                "fit": self.fit,
                 "view": {
                     "users": len(self.histories),
                     "lag_messages": {"t.user-state": self.lag_messages},

@@ -304,6 +304,24 @@ async def test_the_generations_name_leads_to_its_report_where_it_has_one(
         await expect(link).to_be_focused()  # a new status takes nobody's place away
 
 
+async def test_who_waits_for_the_first_generation_sees_how_far_its_fit_is(
+    api: FakeApi, server: FakeServer, open_page: OpenPage
+) -> None:
+    api.generation = None
+    began_ms = int(time.time() * 1000) - 70_000
+    api.fit = {"model": "<b>mf", "stage": "fit", "done": 64, "total": 256, "began_ms": began_ms}
+    async with open_page() as page:
+        await page.goto(server.url)
+        fit = page.locator("[data-vital=fit]")
+        await expect(fit).to_contain_text("Fit of <b>mf")
+        await expect(fit).to_contain_text("fit 25 %")
+        await expect(fit).to_contain_text("1 min")
+        api.fit = None
+        api.generation = "3-91c0ab12"
+        await expect(page.locator("[data-vital=generation]")).to_contain_text("3-91c0ab12")
+        await expect(fit).to_have_count(0)
+
+
 async def test_a_hot_swap_is_announced_and_the_list_is_of_the_new_generation(
     api: FakeApi, server: FakeServer, open_page: OpenPage
 ) -> None:

@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
+from rheos import fit_progress
 from rheos.catalogue import Item
 from rheos.local_kafka import KafkaProcess
 from tests.indexer import shop
@@ -302,6 +303,15 @@ def test_status_names_generation_view_and_readiness(client: httpx.Client) -> Non
     text = client.get("/metrics").text
     assert "rheos_view_users" in text
     assert 'rheos_request_seconds_count{route="/v1/users/{user_id}/recommendations"' in text
+
+
+def test_status_says_how_far_a_running_fit_is(client: httpx.Client, feed: Feed) -> None:
+    assert client.get("/v1/status").json()["fit"] is None
+    with fit_progress.told(feed.settings.store_dir, "mf", lambda *_: None) as tell:
+        tell("fit", 3, 256)
+        fit = client.get("/v1/status").json()["fit"]
+        assert (fit["model"], fit["stage"], fit["done"], fit["total"]) == ("mf", "fit", 3, 256)
+    assert client.get("/v1/status").json()["fit"] is None
 
 
 def test_answers_reach_the_impressions_topic(client: httpx.Client, feed: Feed) -> None:
