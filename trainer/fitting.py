@@ -1,7 +1,7 @@
 """Fitting a model and putting the result into the form of a generation."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +26,10 @@ class Made(NamedTuple):
     item_ids: list[str]
     tensors: Mapping[str, Float32s]
     files: Mapping[str, bytes] = {}
+
+
+Fit = Callable[[Model, DataSet, Run], Fitted]
+"""``fit``, or what does the same in another way; ``trainer.together`` has one."""
 
 
 def fit(model: Model, data: DataSet, run: Run) -> Fitted:

@@ -1,7 +1,10 @@
 """Publishing a generation, letting another one serve, and clearing away old ones."""
 
+import logging
 import time
 from collections.abc import Sequence
+
+from kafka.errors import KafkaError
 
 from rheos.announcements import (
     SERVING,
@@ -17,6 +20,8 @@ from rheos.snapshot import SnapshotError, is_name, number_of
 from rheos.snapshot_store import SnapshotStore
 from trainer.fitting import Made
 
+log = logging.getLogger(__name__)
+
 
 class PublishError(RuntimeError):
     """Nothing to publish or to roll back to; the text says why."""
@@ -24,6 +29,10 @@ class PublishError(RuntimeError):
 
 class ServingChangedError(RuntimeError):
     """Another generation serves than the one that a candidate was held against."""
+
+
+class NotAnnouncedError(RuntimeError):
+    """A generation is stored, and Kafka failed before its announcement was acknowledged."""
 
 
 class Decisions:
@@ -79,9 +88,10 @@ def publish(
 
     ``against`` is the serving generation that it was held against, or empty. 1. put: wholly or not
     at all; 2. read back and loaded as every process will; 3. announced: from here on it rules;
-    4. old ones are deleted. A crash between two steps leaves a generation that is stored and does
-    not rule. Raises ServingChangedError when ``against`` serves no more, such as after a roll-back
-    during a long fit: nothing is stored or announced then. SnapshotError, KafkaError, OSError.
+    4. old ones are deleted, and where that fails, by the next call. A crash between two steps
+    leaves a generation that is stored and does not rule. Raises ServingChangedError when
+    ``against`` serves no more, such as after a roll-back during a long fit: nothing is stored or
+    announced then. NotAnnouncedError: stored, and a person can promote it. SnapshotError, OSError.
     """
     name = store.put(*made)  # 1
     try:
@@ -89,12 +99,21 @@ def publish(
     except SnapshotError:
         store.delete(name)
         raise
-    decisions = Decisions(settings, store)
-    if decisions.serving != against:
-        store.delete(name)
-        raise ServingChangedError("the serving generation changed meanwhile")
-    announcement = _announce(settings, decisions, name, against, reason)  # 3
-    prune(settings, store)  # 4
+    try:
+        decisions = Decisions(settings, store)
+        if decisions.serving != against:
+            store.delete(name)
+            raise ServingChangedError("the serving generation changed meanwhile")
+        announcement = _announce(settings, decisions, name, against, reason)  # 3
+    except KafkaError as error:
+        raise NotAnnouncedError(
+            f"{name} is stored, but Kafka failed before its announcement was acknowledged"
+            f" ({error or type(error).__name__}); `rheos generations promote {name}` lets it serve"
+        ) from error
+    try:
+        prune(settings, store)  # 4
+    except (KafkaError, OSError) as error:
+        log.error("old generations are cleared away the next time: %s", error)
     return announcement
 
 

@@ -293,3 +293,5 @@ def _tell(outcome: Outcome, seconds: float) -> None:
     else:
         level = logging.INFO if outcome.kind == "waiting" else logging.ERROR
         log.log(level, "fit %s, the serving generation stays: %s", outcome.kind, outcome.reason)
+    if outcome.report:
+        log.info("its report: %s", outcome.report)

@@ -110,19 +110,24 @@ def report(
 ) -> None:
     """Tell where a generation's report is: one page with its figures, intervals and plots.
 
-    Reads the store alone; Kafka may be away.
+    Candidates that the gate refused have one too, as long as they are among the newest. Reads the
+    disk alone; Kafka may be away.
 
     Example: `rheos generations report 12-3fa94c01 --open`
 
     Parameters
     ----------
     name
-        The generation; by default the newest one.
+        The generation, or a refused candidate as the trainer's log names it; by default the newest
+        generation.
     open
         Open the page in a browser.
     json
         Print the report as JSON.
     """
+    import importlib
+    from pathlib import Path
+
     from rheos.cli.error import CommandError
     from rheos.settings import load
     from rheos.snapshot_store import LocalStore
@@ -133,11 +138,18 @@ def report(
     if not name and not stored:
         raise CommandError(f"there is no generation in {settings.store_dir}")
     name = name or stored[-1]
+    refused = importlib.import_module("trainer.refused").of(settings)
+    if name in refused.names():
+        folder = refused.path(name)
+        figures = (folder / "report.json").read_bytes()
+    else:
+        # Verified before anybody looks at it.
+        figures, _ = store.extra(name, "report.json"), store.extra(name, "report.html")
+        folder = store.path(name)
     if json:
-        print(store.extra(name, "report.json").decode())
+        print(figures.decode())
         return
-    store.extra(name, "report.html")  # verified before anybody looks at it
-    page = (store.path(name) / "report.html").absolute()
+    page = (Path(folder) / "report.html").absolute()
     print(page)
     if open:
         import webbrowser

@@ -11,7 +11,8 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     The model and its parameters are the settings' (`trainer.model`, `trainer.parameters`). The
     trainer worker may be running; while it is fitting, this command says so and ends. The exit
     status is 0 when a generation was promoted, 3 when there are too few new events to judge one,
-    and 1 when it was refused or failed; the serving generation stays then.
+    and 1 when it was refused or failed; the serving generation stays then. What was promoted or
+    refused has a report, whose page is named.
 
     Example: `RHEOS_TRAINER_MODEL=neumf rheos train`
 
@@ -46,4 +47,8 @@ def command(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
             f"{outcome.kind}{name}: {outcome.reason} ({outcome.model},"
             f" {outcome.interactions:,} interactions, {outcome.seconds:.1f} s)"
         )
+        for trouble in outcome.troubles:
+            print(f"gone on with {trouble}")
+        if outcome.report:
+            print(f"report: {outcome.report}")
     return {"promoted": 0, "waiting": 3}.get(outcome.kind, 1)

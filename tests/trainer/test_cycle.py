@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 import pytest
+from kafka.errors import KafkaTimeoutError
 
 from rheos import topics
 from rheos.announcements import ruling
@@ -19,15 +20,19 @@ from rheos.local_kafka import KafkaProcess
 from rheos.settings import Settings, SettingsError
 from rheos.snapshot_store import LocalStore
 from tests.trainer.shop import send, settings_for, taste
-from trainer import cycle, fitting, models
+from trainer import cycle, fitting, models, refused
+from trainer import publish as publishing
 from trainer.archive import ArchiveError
 from trainer.archiver import Archiver
+from trainer.blending import learning
 from trainer.cycle import Outcome, TrainerBusyError, train_once
 from trainer.data_set import DataSet
+from trainer.evaluation import report, report_page
 from trainer.fitting import FitError
 from trainer.models.als import Als
 from trainer.models.model import Fitted, Model, Run, Start
-from trainer.publish import roll_back
+from trainer.publish import promote, roll_back
+from trainer.warm_start import WarmStarts
 
 pytestmark = pytest.mark.kafka
 
@@ -55,7 +60,7 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     send(settings, taste(600))
     told: list[tuple[str, int, int]] = []
     outcome = train_once(settings, lambda *stage: told.append(stage))
-    assert outcome.kind == "promoted"
+    assert (outcome.kind, outcome.troubles) == ("promoted", [])
     assert outcome.generation == serving(settings)
     assert outcome.model == "als"
     assert outcome.interactions == 600
@@ -72,11 +77,12 @@ def test_a_first_cycle_ends_with_a_generation_on_all_events(settings: Settings) 
     assert 0 < manifest.metrics["gate_mrr@20"] < manifest.metrics["gate_ndcg@20"]
     assert manifest.metrics["gate_queries"] >= 50
     store = LocalStore(settings.store_dir)
-    report = msgspec.json.decode(store.extra(outcome.generation, "report.json"))
-    assert report["number"] == manifest.number
-    ndcg = report["rows"][0]["all"]["measures"]["ndcg"]["mean"]
+    told_of_it = msgspec.json.decode(store.extra(outcome.generation, "report.json"))
+    assert told_of_it["number"] == manifest.number
+    ndcg = told_of_it["rows"][0]["all"]["measures"]["ndcg"]["mean"]
     assert ndcg == pytest.approx(outcome.candidate_ndcg)
-    assert report["gate"]["passed"]
+    assert told_of_it["gate"]["passed"]
+    assert Path(outcome.report) == store.path(outcome.generation) / "report.html"
     assert (
         f"Generation {manifest.number}" in store.extra(outcome.generation, "report.html").decode()
     )
@@ -300,6 +306,102 @@ def test_a_refit_that_fails_after_the_gate_publishes_nothing(served: Settings) -
     outcome = train_once(served, fit=fit)
     assert (outcome.kind, outcome.reason) == ("failed", "out of memory")
     assert serving(served) == first
+
+
+def told_reason(settings: Settings) -> str:
+    found = ruling(settings)
+    return "" if found is None else found.reason
+
+
+def failing(*_: Any, **__: Any) -> Any:
+    raise MemoryError("all is full")
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "trouble"),
+    [
+        (learning, "learn_for", "no blend: MemoryError: all is full"),
+        (report, "make", "no report: MemoryError: all is full"),
+        (report_page, "page", "no report: MemoryError: all is full"),
+        (WarmStarts, "keep", "no beginning for the next fit: MemoryError: all is full"),
+    ],
+)
+def test_what_a_generation_can_do_without_does_not_cost_it(
+    served: Settings, monkeypatch: pytest.MonkeyPatch, owner: object, step: str, trouble: str
+) -> None:
+    first = serving(served)
+    monkeypatch.setattr(owner, step, failing)
+    outcome = train_once(served)
+    assert (outcome.kind, outcome.troubles) == ("promoted", [trouble])
+    assert serving(served) == outcome.generation != first
+    if step != "keep":  # that comes after the announcement
+        assert told_reason(served).endswith(f"; {trouble}")
+    generation = Generation(LocalStore(served.store_dir).get(outcome.generation))
+    assert generation.blend is None
+    assert set(generation.manifest.files) == {"items.json", "tensors.safetensors"} | (
+        set() if "no report" in trouble else {"report.json", "report.html"}
+    )
+    assert bool(outcome.report) == ("no report" not in trouble)
+
+
+def test_old_generations_that_cannot_be_cleared_away_do_not_cost_the_new_one(
+    served: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def denied(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(publishing, "prune", denied)
+    outcome = train_once(served)
+    assert outcome.kind == "promoted"
+    assert serving(served) == outcome.generation
+    assert "old generations are cleared away the next time" in caplog.text
+
+
+def test_a_generation_that_could_not_be_announced_is_kept_for_a_person(
+    served: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serving(served)
+    with monkeypatch.context() as patch:
+
+        def away(*_: Any) -> None:
+            raise KafkaTimeoutError("the broker is away")
+
+        patch.setattr(publishing, "announce", away)
+        outcome = train_once(served)
+    assert outcome.kind == "failed"
+    assert serving(served) == first
+    name = LocalStore(served.store_dir).names()[-1]
+    assert name != first
+    assert outcome.reason.startswith(f"{name} is stored, but Kafka failed before")
+    assert outcome.reason.endswith(f"`rheos generations promote {name}` lets it serve")
+    promote(served, LocalStore(served.store_dir), name)
+    assert serving(served) == name
+
+
+@pytest.mark.usefixtures("bad_model")
+def test_a_refused_candidate_leaves_a_report_and_only_the_newest_ones_stay(
+    served: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused, "KEPT", 2)
+    pages = []
+    for _ in range(3):
+        outcome = train_once(with_model(served, how="noise"))
+        assert (outcome.kind, outcome.troubles) == ("refused", [])
+        pages.append(Path(outcome.report))
+    assert [page.is_file() for page in pages] == [False, True, True]
+    assert "It did not pass the gate." in pages[-1].read_text("utf-8")
+    found = msgspec.json.decode((pages[-1].parent / "report.json").read_bytes())
+    assert not found["gate"]["passed"]
+    assert found["gate"]["reason"] == outcome.reason
+    assert found["metrics"] == outcome.metrics
+    assert found["model"] == "bad"
+    assert [row["role"] for row in found["rows"]] == ["candidate", "serving", "popularity"]
+    assert refused.of(served).names() == [page.parent.name for page in pages[1:]]
+    # A report that cannot be kept changes nothing.
+    monkeypatch.setattr(refused.RefusedReports, "keep", failing)
+    outcome = train_once(with_model(served, how="noise"))
+    assert (outcome.kind, outcome.report) == ("refused", "")
+    assert outcome.troubles == ["no report: MemoryError: all is full"]
 
 
 def test_a_roll_back_during_a_fit_stands(served: Settings) -> None:

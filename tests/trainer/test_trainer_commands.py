@@ -68,6 +68,24 @@ def test_a_generations_life_by_commands(
     assert asked(capfd, "generations", "promote", second, "--anyway")["generation"] == second
 
 
+def test_a_fit_that_was_refused_names_its_report(
+    settings: Settings, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train"]) == 0
+    told = capfd.readouterr().out
+    assert told.startswith("promoted 1-")
+    assert "report: " in told
+    send(settings, taste(600, start=600))
+    monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", '{"factors": 6, "iterations": 1, "alpha": 1e-9}')
+    assert main(["train"]) == 1
+    told = capfd.readouterr().out
+    assert told.startswith("refused: NDCG@20 ")
+    page = Path(told.rstrip().rpartition("report: ")[2])
+    assert page.is_file()
+    assert main(["generations", "report", page.parent.name]) == 0
+    assert str(page) in capfd.readouterr().out
+
+
 def test_before_the_first_there_is_nothing_to_show(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:

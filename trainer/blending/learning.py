@@ -52,6 +52,10 @@ class Learned(NamedTuple):
         return {f"blend_{name}_ndcg@{K}": value for name, value in self.figures.items()}
 
 
+NOTHING = Learned(None, "", {})
+"""Where no blend is wanted, or the question did not come up."""
+
+
 def check(settings: Settings) -> None:
     """Raises SettingsError for a blend that cannot be learned here: the live path needs FAISS."""
     if settings.trainer.blend != "none" and find_spec("faiss") is None:
@@ -72,20 +76,27 @@ def learn_for(
     """What orders the candidates of the next generation, by the setting ``trainer.blend``.
 
     Learned with ``candidate``, which was fitted on the interactions ``earlier`` (n,) of ``data``
-    alone. Where too few are newer, the blend of ``serving`` stays, if it is of the same model. A
-    model that guards its users' privacy gets none: a blend would tell what it hides.
+    alone. Where too few are newer, the blend of ``serving`` stays (``kept_of``). A model that
+    guards its users' privacy gets none: a blend would tell what it hides.
     """
     kind = settings.trainer.blend
     if kind == "none":
-        return Learned(None, "", {})
+        return NOTHING
     if candidate.manifest.privacy is not None:
         return Learned(None, f"no blend: {candidate.manifest.model} guards its users' privacy", {})
     examples = record(settings, candidate, data, earlier, run.progress)
-    same = serving is not None and serving.manifest.model == candidate.manifest.model
-    if is_enough(examples) or serving is None or not same or serving.blend is None:
+    kept = kept_of(serving, candidate, "too few questions to learn one from")
+    if is_enough(examples) or kept.blend is None:
         return learn(examples, kind, settings, run.threads)
-    reason = f"the blend of {serving.name} stays: too few questions to learn one from"
-    return Learned(serving.blend, reason, {})
+    return kept
+
+
+def kept_of(serving: Generation | None, candidate: Generation, reason: str) -> Learned:
+    """The blend of ``serving`` where none could be learned, if it is of the same model, or none."""
+    same = serving is not None and serving.manifest.model == candidate.manifest.model
+    if serving is None or not same or serving.blend is None:
+        return Learned(None, f"no blend: {reason}", {})
+    return Learned(serving.blend, f"the blend of {serving.name} stays: {reason}", {})
 
 
 def is_enough(examples: Examples | None) -> TypeGuard[Examples]:

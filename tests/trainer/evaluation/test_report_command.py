@@ -6,9 +6,10 @@ import webbrowser
 import pytest
 
 from rheos.cli import main
+from rheos.settings import load
 from rheos.snapshot_store import LocalStore
 from tests.trainer.evaluation.reported import judged, report_of
-from trainer import fitting
+from trainer import fitting, refused
 from trainer.evaluation import report_page
 from trainer.models import model_of
 from trainer.models.model import Run
@@ -23,8 +24,6 @@ def files():
 def store(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RHEOS_DATA_DIR", str(tmp_path / "data"))
-    from rheos.settings import load
-
     return LocalStore(load().store_dir)
 
 
@@ -53,6 +52,17 @@ def test_the_figures_are_one_json_document(store, files, capsys):
     name = put(store, 1, files)
     assert main(["generations", "report", name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["role"] == "candidate"
+
+
+def test_a_refused_candidates_report_is_found_by_its_name(store, files, capsys):
+    serves = put(store, 1, files)
+    page = refused.of(load()).keep("2-0123abcd", files) / "report.html"
+    assert main(["generations", "report", "2-0123abcd"]) == 0
+    assert capsys.readouterr().out == f"{page.absolute()}\n"
+    assert main(["generations", "report", "2-0123abcd", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["role"] == "candidate"
+    assert main(["generations", "report"]) == 0  # by default one that was let through
+    assert serves in capsys.readouterr().out
 
 
 def test_what_is_not_there_or_was_changed_is_told_in_one_line(store, files, capsys):
