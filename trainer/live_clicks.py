@@ -25,7 +25,7 @@ from rheos.snapshot import SnapshotError, is_name
 from rheos.snapshot_store import SnapshotStore
 from rheos.topics import Topics
 from trainer.archive import Archive
-from trainer.click_rates import BUCKETS, ClickRates, Comparison
+from trainer.click_rates import BUCKETS, EARLIER, ClickRates, Comparison
 from trainer.publish import Decisions, PublishError, withdraw
 
 log = logging.getLogger(__name__)
@@ -44,10 +44,12 @@ _decode = msgspec.json.Decoder(Impression).decode
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """Answers shown before ``settled_ms`` are in ``counts``: (answers, clicked) by bucket."""
+    """Answers shown before ``settled_ms`` are in ``hours``: by generation and hour since 1970,
+    (answers, clicked) of each bucket.
+    """
 
     settled_ms: int
-    counts: dict[str, list[tuple[int, int]]]
+    hours: dict[str, dict[int, list[tuple[int, int]]]]
 
 
 class LiveClicks:
@@ -60,7 +62,10 @@ class LiveClicks:
         self._wait_ms = int(settings.trainer.live_minutes * 60_000)
         kept = _read(self._file)
         self._settled_ms = kept.settled_ms
-        counts = {name: np.array(found, np.int64) for name, found in kept.counts.items()}
+        counts = {
+            name: {hour: np.array(found, np.int64) for hour, found in hours.items()}
+            for name, hours in kept.hours.items()
+        }
         self.rates = ClickRates(self._wait_ms, counts)
         self._archived: Mapping[str, tuple[int, int]] = {}
         self._asked: dict[str, int] = {}  # answers when a generation was last judged
@@ -122,7 +127,9 @@ class LiveClicks:
             return None
         self._asked = {serving: answers}
         random = np.random.default_rng(trainer.seed)
-        return self.rates.compare(serving, predecessor, trainer.live_margin, random)
+        return self.rates.compare(
+            serving, predecessor, trainer.live_margin, trainer.live_min_answers, random
+        )
 
     def _seek(self, topic: str) -> None:
         numbers = self._consumer.partitions_for_topic(topic) or set()
@@ -185,8 +192,11 @@ class LiveClicks:
         self._archived = window
 
     def _keep(self) -> None:
-        counts = {name: found.tolist() for name, found in self.rates.counts.items()}
-        data = msgspec.json.encode(_Kept(self._settled_ms, counts))
+        hours = {
+            name: {hour: counts.tolist() for hour, counts in found.items()}
+            for name, found in self.rates.counts.items()
+        }
+        data = msgspec.json.encode(_Kept(self._settled_ms, hours))
         temporary = self._file.with_name(f".writing-{self._file.name}")
         temporary.write_bytes(data)
         temporary.rename(self._file)
@@ -196,9 +206,9 @@ def roll_back_if_fallen(settings: Settings, store: SnapshotStore, clicks: LiveCl
     """Withdraws the serving generation where its share of clicked answers has fallen. Returns the
     one that serves then, or an empty string.
 
-    Fallen is: below (1 - ``live_margin``) times its predecessor's, with a p-value below
-    1 - ``live_confidence``. One that a person let serve although it was withdrawn stays. Raises
-    KafkaError.
+    Fallen is: below (1 - ``live_margin``) times its predecessor's, in relation to what is usual at
+    these hours, with a p-value below 1 - ``live_confidence``. One that a person let serve although
+    it was withdrawn stays. Raises KafkaError.
     """
     decisions = Decisions(settings, store)
     serving, ruling = decisions.serving, decisions.ruling
@@ -212,6 +222,9 @@ def roll_back_if_fallen(settings: Settings, store: SnapshotStore, clicks: LiveCl
         f"{found.serving.share:.2%} of {found.serving.answers:,} answers clicked, its predecessor's"
         f" {found.predecessor.share:.2%} of {found.predecessor.answers:,}, p = {found.p_value:.4f}"
     )
+    if found.usual is not None:
+        own, other = found.usual
+        reason += f"; on the days before {own:.2%} and {other:.2%} at these hours"
     if not settings.trainer.auto_rollback:
         log.error("%s: %s; trainer.auto_rollback is off", serving, reason)
         return serving
@@ -235,8 +248,12 @@ def _read(file: Path) -> _Kept:
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         log.warning("%s is passed over, clicks are counted anew: %s", file, error)
         return anew
-    for name, found in kept.counts.items():
-        if not is_name(name) or len(found) != BUCKETS or min(min(pair) for pair in found) < 0:
+    for name, hours in kept.hours.items():
+        sound = all(
+            len(found) == BUCKETS and min(min(pair) for pair in found) >= 0
+            for found in hours.values()
+        )
+        if not sound or not (name == EARLIER or is_name(name)):
             log.warning("%s is passed over, clicks are counted anew: %s is odd", file, name)
             return anew
     return kept

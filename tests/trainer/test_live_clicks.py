@@ -151,7 +151,16 @@ def test_too_few_answers_a_small_fall_or_the_setting_leave_it_serving(
     assert roll_back_if_fallen(settings, store, looked(settings)) == first
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"settled_ms": 0, "counts": {"x": [[1, 2]]}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"settled_ms": 0, "counts": {}}',
+        b'{"settled_ms": 0, "hours": {"x": {"1": [[1, 2]]}}}',
+        b'{"settled_ms": 0, "hours": {"x": {}}}',
+    ],
+)
 def test_a_file_that_is_not_sound_is_passed_over(
     settings: Settings, store: LocalStore, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
