@@ -126,7 +126,6 @@ def report(
         Print the report as JSON.
     """
     import importlib
-    from pathlib import Path
 
     from rheos.cli.error import CommandError
     from rheos.settings import load
@@ -143,13 +142,12 @@ def report(
         folder = refused.path(name)
         figures = (folder / "report.json").read_bytes()
     else:
-        # Verified before anybody looks at it.
-        figures, _ = store.extra(name, "report.json"), store.extra(name, "report.html")
-        folder = store.path(name)
+        store.extra(name, "report.html")  # verified before anybody looks at it
+        figures, folder = store.extra(name, "report.json"), store.path(name)
     if json:
         print(figures.decode())
         return
-    page = (Path(folder) / "report.html").absolute()
+    page = (folder / "report.html").absolute()
     print(page)
     if open:
         import webbrowser
