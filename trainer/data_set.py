@@ -180,11 +180,13 @@ def load(archive: Archive, rules: EventRules, most: int = 0) -> DataSet:
     Raises ArchiveError.
     """
     window = archive.window()
-    since = _begin_of_newest(archive, window, most) if most else 0
-    users, items = _Numbers(), _Numbers()
-    # Room for all, of which only what is filled takes memory: batches kept apart until the end
-    # would take it twice.
     room = sum(end - begin for begin, end in window.values())
+    since = 0
+    if most:
+        since, room = _newest(archive, window, most)
+    users, items = _Numbers(), _Numbers()
+    # Room at once, of which only what is filled takes memory: batches kept apart until the end
+    # would take it twice.
     columns = {name: np.empty(room, dtype) for name, dtype in _DTYPES.items()}
     count = 0
     begins = {name: end for name, (_, end) in window.items()}
@@ -216,8 +218,10 @@ def load(archive: Archive, rules: EventRules, most: int = 0) -> DataSet:
     return replace(data, topic_id=archive.topic_id, window=window)
 
 
-def _begin_of_newest(archive: Archive, window: Mapping[str, tuple[int, int]], most: int) -> int:
-    """When the oldest of the ``most`` newest records arrived; 0 where there are no more."""
+def _newest(archive: Archive, window: Mapping[str, tuple[int, int]], most: int) -> tuple[int, int]:
+    """When the oldest of the ``most`` newest records arrived, 0 where there are no more; and how
+    many arrived since.
+    """
     parts: list[Int64s] = []
     held = seen = 0
     for _, found in archive.scan(["append_time_ms"], window):
@@ -228,8 +232,12 @@ def _begin_of_newest(archive: Archive, window: Mapping[str, tuple[int, int]], mo
             parts = [np.partition(np.concatenate(parts), -most)[-most:]]
             held = most
     if seen <= most:
-        return 0
-    return int(np.partition(np.concatenate(parts), -most)[-most])
+        return 0, seen
+    since = int(np.partition(np.concatenate(parts), -most)[-most])
+    count = 0
+    for _, found in archive.scan(["append_time_ms"], window, since_ms=since):
+        count += int(np.count_nonzero(found.column("append_time_ms").to_numpy() >= since))
+    return since, count
 
 
 def _weigh(found: pa.RecordBatch, rules: EventRules) -> tuple[Float32s, Mask]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rheos.events import Event, EventRules, event_hash
 from rheos.settings import from_tree
 from trainer import archive as archive_module
+from trainer import data_set as data_set_module
 from trainer.archive import SCHEMA, Archive
 from trainer.data_set import DataSet, load, of_interactions, pairs
 
@@ -129,6 +130,22 @@ def test_the_newest_are_found_in_any_number_of_files_and_batches(
     data = load(archive_of(tmp_path, events), RULES, most=11)
     assert sorted(data.times_ms.tolist()) == list(range(49, 60))
     assert told(load(archive_of(tmp_path / "again", events), RULES)) == slowly(events, RULES)
+
+
+def test_the_newest_take_no_room_for_what_is_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event(f"u{number % 7}", f"i{number % 5}", number) for number in range(60)]
+    archive = archive_of(tmp_path, events)
+    real, asked = np.empty, []
+
+    def empty(size: Any, *rest: Any, **named: Any) -> Any:
+        asked.append(int(np.prod(size)))
+        return real(size, *rest, **named)
+
+    monkeypatch.setattr(data_set_module.np, "empty", empty)
+    load(archive, RULES, most=11)
+    assert max(asked) == 11
 
 
 def test_those_that_arrived_together_with_the_oldest_stay_together(tmp_path: Path) -> None:
