@@ -44,10 +44,18 @@ class Fidelity(NamedTuple):
         return self.folded_in / self.fitted
 
 
-def hide(data: DataSet, most_users: int, share: float, random: np.random.Generator) -> Hidden:
+def hide(
+    data: DataSet,
+    most_users: int,
+    share: float,
+    random: np.random.Generator,
+    *,
+    latest: bool = False,
+) -> Hidden:
     """Hides ``share`` of the distinct items of up to ``most_users`` users, each of whom keeps two.
 
-    Raises ValueError where no user has three.
+    Any of a user's items, or with ``latest`` those that she came to last: what is asked of a system
+    that serves. Raises ValueError where no user has three.
     """
     begins = data.begins()
     distinct = np.bincount(data.users[data.first_of_pairs()], minlength=len(data.user_ids))
@@ -59,9 +67,12 @@ def hide(data: DataSet, most_users: int, share: float, random: np.random.Generat
     histories, targets = [], []
     for user in drawn:
         span = np.arange(begins[user], begins[user + 1])
-        items = np.unique(data.items[span])
+        items, first = np.unique(data.items[span], return_index=True)
         count = min(max(1, round(share * len(items))), len(items) - 2)
-        asked = random.choice(items, count, replace=False)
+        if latest:
+            asked = items[np.argsort(first)[-count:]]
+        else:
+            asked = random.choice(items, count, replace=False)
         hidden[span] = np.isin(data.items[span], asked)
         left = span[~hidden[span]]
         histories.append(data.history(left))
@@ -72,17 +83,28 @@ def hide(data: DataSet, most_users: int, share: float, random: np.random.Generat
     )
 
 
-def fold_in_fidelity(model: Model, hidden: Hidden, k: int, run: Run) -> Fidelity:
-    """Fits ``model`` twice. Raises FitError."""
+def fold_in_fidelity(
+    model: Model, hidden: Hidden, k: int, run: Run, history_size: int | None = None
+) -> Fidelity:
+    """Fits ``model`` twice. Only the latest ``history_size`` interactions of a history are folded
+    in, if it is given. Raises FitError.
+    """
     known = _fit(model, hidden.all_users, run)
     fitted = _recall(known[1], known[0].user_vectors[hidden.users], hidden, k)
     _, generation = _fit(model, hidden.without, run)
+    read = [_latest(history, history_size) for history in hidden.histories]
     parts = [
-        generation.encoder.encode(hidden.histories[start : start + _AT_ONCE])
-        for start in range(0, len(hidden.histories), _AT_ONCE)
+        generation.encoder.encode(read[start : start + _AT_ONCE])
+        for start in range(0, len(read), _AT_ONCE)
     ]
     folded_in = _recall(generation, np.concatenate(parts), hidden, k)
     return Fidelity(fitted, folded_in, len(hidden.users))
+
+
+def _latest(history: History, size: int | None) -> History:
+    if size is None:
+        return history
+    return History(history.item_ids[-size:], history.weights[-size:], history.times_ms[-size:])
 
 
 def _fit(model: Model, data: DataSet, run: Run) -> tuple[Fitted, Generation]:
