@@ -37,10 +37,10 @@ def command(
 
     Every k-th event of the second half is scored if its item is new to the user: all items are
     ranked, those that the user had left out. The rows are live popularity; a nightly batch (the
-    trainer's ALS, fitted again each day, user vectors frozen in between); and of the live system,
-    whose generation is fitted weekly, each layer alone and the list that the API would answer. With
-    the setting `trainer.blend` there is a row more, the list of a blend that was learned on the
-    quarter of the log before the scored part.
+    model of the setting `trainer.model`, fitted again each day, user vectors frozen in between);
+    and of the live system, whose generation of that model is fitted weekly, each layer alone and
+    the list that the API would answer. With the setting `trainer.blend` there is a row more, the
+    list of a blend that was learned on the quarter of the log before the scored part.
 
     Example: `rheos evaluate prequential online_retail.csv.xz --map user=CustomerID item=StockCode
     time=InvoiceDate --basket InvoiceNo --drop InvoiceNo=C* --positive Quantity
@@ -89,9 +89,7 @@ def command(
     evaluation = importlib.import_module("trainer.evaluation.prequential")
     refit = importlib.import_module("trainer.evaluation.refit")
     models = importlib.import_module("trainer.models")
-    als = models.model_of(
-        "als", settings.trainer.parameters if settings.trainer.model == "als" else {}
-    )
+    model = models.model_of_settings(settings)
     weigher = models.item_weigher_of_settings(settings)
     rules, seed = settings.event_rules(), settings.trainer.seed
     started = time.perf_counter()
@@ -108,7 +106,7 @@ def command(
     with Stages() as stages:
         stages("read", 0, 0)
         log = event_file.read(file, reading, rules, shuffle_ties)
-        fit = refit.Refit(log, als, rules, seed, weigher)
+        fit = refit.Refit(log, model, rules, seed, weigher)
         stages("blend", 0, 0)
         learned = _blend(settings, log, fit, plan)
         blends = {} if learned is None or learned.blend is None else {"blend": learned.blend}
@@ -118,7 +116,7 @@ def command(
             fit,
             plan,
             lambda done, total: stages("play", done, total),
-            refit.Refit(log, als, rules, seed),
+            refit.Refit(log, model, rules, seed),
         )
     result = {
         **event_file.described(file, log),
@@ -129,7 +127,7 @@ def command(
             "transitions": settings.transitions,
             "trend": settings.trend,
             "retrieval": settings.retrieval,
-            "als": als,
+            model.name: model,
             "item_weights": weigher,
         },
         "blend": None if learned is None else learned.reason,

@@ -55,6 +55,29 @@ def test_prequential_prints_one_json_document_with_every_row(invoices, capsys):
     assert live > popular
 
 
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("ease", {"factors": 4}),
+        ("neumf", {"factors": 4, "mlp_factors": 8, "epochs": 1, "gmf_epochs": 2}),
+        ("sasrec", {"factors": 4, "epochs": 2}),
+        ("two_tower", {"factors": 4, "epochs": 2}),
+    ],
+)
+def test_prequential_fits_the_model_of_the_settings(
+    invoices, capsys, monkeypatch, model, parameters
+):
+    monkeypatch.setenv("RHEOS_TRAINER_MODEL", model)
+    monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", json.dumps(parameters))
+    weekly = ["--nightly-days", "7", "--json"]
+    assert main(prequential(invoices, *weekly)) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["settings"][model]["factors"] == 4
+    assert "als" not in result["settings"]
+    assert ("item weights" in result["accuracy"]) == (model == "ease")
+    assert result["accuracy"]["live"]["all"]["hit_rate"] > 0
+
+
 def test_prequential_says_the_same_again(invoices, capsys):
     found = []
     for _ in range(2):
