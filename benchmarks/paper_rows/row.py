@@ -15,7 +15,8 @@ class Train(Protocol):
 class PaperRow(NamedTuple):
     """``data``: the folder below DATA that it reads. ``evaluate`` reads what ``train`` left.
 
-    ``shortfalls`` says of the figures what they owe to the table, nothing when it is met.
+    ``shortfalls`` says of the figures what they owe to the table, nothing when it is met;
+    ``most_seconds`` is how long training may take, counted in CPU seconds: one core's.
     """
 
     name: str
@@ -25,6 +26,7 @@ class PaperRow(NamedTuple):
     train: Train
     evaluate: Callable[[Path], dict[str, Any]]
     shortfalls: Callable[[dict[str, Any]], list[str]]
+    most_seconds: float | None = None
 
 
 def at_least(**limits: float) -> Callable[[dict[str, Any]], list[str]]:
