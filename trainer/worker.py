@@ -19,7 +19,7 @@ from rheos import metrics
 from rheos.announcements import ruling
 from rheos.bootstrap import is_reachable
 from rheos.settings import Settings
-from rheos.snapshot import SnapshotError, number_of, read_manifest
+from rheos.snapshot import Manifest, SnapshotError, number_of, read_manifest
 from rheos.snapshot_store import LocalStore
 from rheos.supervisor.tether import tethered
 from trainer.archive import ArchiveError
@@ -187,7 +187,7 @@ def _schedule(settings: Settings, archiver: Archiver) -> Schedule:
     announced = ruling(settings)
     if announced is not None:
         try:
-            manifest = LocalStore(settings.store_dir).get(announced.generation).manifest
+            manifest = _manifest(settings, announced.generation)
         except SnapshotError as error:
             log.error("the serving generation cannot be read: %s", error)
             return schedule
@@ -203,11 +203,15 @@ def _measure(settings: Settings, generation: str) -> None:
     """Sets the gauges of the generation that serves."""
     metrics.GENERATION_NUMBER.set(number_of(generation))
     try:
-        # No tensors are read: archiving waits for this.
-        manifest = read_manifest(LocalStore(settings.store_dir).path(generation))
+        manifest = _manifest(settings, generation)
     except SnapshotError:  # `_schedule`, the cycle and every reader say so
         return
     metrics.GENERATION_CREATED_SECONDS.set(manifest.created_ms / 1000)
+
+
+def _manifest(settings: Settings, generation: str) -> Manifest:
+    """Without any tensors, since archiving waits for this. Raises SnapshotError."""
+    return read_manifest(LocalStore(settings.store_dir).path(generation))
 
 
 class _Fits:

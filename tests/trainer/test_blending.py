@@ -1,6 +1,7 @@
 """Blends: what is recorded, the weights found, trees against LightGBM, and what is let through."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import lightgbm
@@ -101,8 +102,7 @@ def test_a_layer_that_never_spoke_has_no_weight() -> None:
 def test_weights_are_numbers_where_nothing_that_came_was_a_candidate() -> None:
     examples = drawn(50)
     nothing = np.zeros(len(examples.relevant), bool)
-    names, features, _, *rest = examples
-    weights = fit_weights(Examples(names, features, nothing, *rest)).weights
+    weights = fit_weights(replace(examples, relevant=nothing)).weights
     assert np.isfinite(list(weights.values())).all()
 
 
@@ -312,11 +312,13 @@ def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on(name: str) -
 
     settings = from_tree({"trainer": {"blend": "linear"}})
     learned = learn_for(settings, candidate, None, data, earlier, Run(progress=told))
-    assert learned.blend is not None, learned.reason
     more = {"neumf": {"ranker"}, "ease": {"item_weights"}}.get(name, set())
-    assert set(learned.blend.weights) == {"vector", "near", "far", "trend"} | more
+    layers = {"vector", "near", "far", "trend"} | more
+    assert set(learned.figures) == {"linear", "settings"} | layers
     if name != "als":
         return
+    assert learned.blend is not None, learned.reason
+    assert set(learned.blend.weights) == layers
     assert stages[-1][1] == stages[-1][2] > 200
     again = learn_for(settings, candidate, None, data, earlier, Run())
     assert again.blend is not None

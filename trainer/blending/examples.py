@@ -8,7 +8,7 @@ gives them is of no use; sessions that may still go on give no examples.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from trainer.data_set import Mask
 _LEARN_AT_ONCE = 500
 
 
-class Examples(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Examples:
     """Q queries with n candidates in all, one query's after the other's.
 
     ``features`` (n, F), named ``names``; ``relevant`` (n,); ``begins`` (Q + 1,): the query q has

@@ -18,7 +18,6 @@ Where scores tie, a value is the mean over all orders of the tied items (McSherr
 so that a model that gives every item the same score earns what a random order would, and not more.
 """
 
-from collections.abc import Collection, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,34 +56,6 @@ def mean(values: Float64s) -> Accuracy:
 def undefined(cases: int) -> Accuracy:
     """Of ``cases`` cases that cannot be judged: there are none, or scores are not finite."""
     return Accuracy._make([*[np.nan] * len(MEASURES), cases])
-
-
-def of_ranking(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> Accuracy:
-    """One case: ``ranked`` ids (best first, distinct) against the ``relevant`` ones.
-
-    Fewer than k ids count as if irrelevant ones followed. Raises ValueError for k < 1, repeated
-    ids, or when nothing is relevant: such a case has no value.
-    """
-    wanted = set(relevant)
-    if k < 1 or not wanted:
-        raise ValueError(f"accuracy at k={k} with {len(wanted)} relevant items is not defined")
-    top = ranked[:k]
-    if len(set(top)) != len(top):
-        raise ValueError("a ranking names an item twice")
-    places = np.flatnonzero(np.array([item in wanted for item in top], bool))
-    hits = len(places)
-    if not hits:
-        return mean(np.zeros((1, len(MEASURES))))
-    return Accuracy(
-        hit_rate=1.0,
-        recall=hits / len(wanted),
-        precision=hits / k,
-        f1=2 * hits / (k + len(wanted)),
-        mrr=1.0 / (int(places[0]) + 1),
-        map=float((np.arange(1, hits + 1) / (places + 1)).sum() / len(wanted)),
-        ndcg=float(_discounts(k)[places].sum() / _discounts(min(k, len(wanted))).sum()),
-        cases=1,
-    )
 
 
 def of_scores(scores: npt.NDArray[Any], relevant: npt.NDArray[Any], total: int, k: int) -> Float64s:

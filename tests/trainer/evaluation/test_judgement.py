@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rheos.settings import Settings, from_tree
+from tests.trainer.evaluation.plain_ranking import of_ranking
 from tests.trainer.shop import taste
 from trainer import fitting
 from trainer.data_set import of_interactions
@@ -58,9 +59,7 @@ def rankings(part, name):
 
 @pytest.mark.parametrize("name", [POPULARITY, "als"])
 def test_every_user_is_judged_as_by_hand(part, found, name):
-    each = [
-        metrics.of_ranking(ranked, part.wanted[user], K) for user, ranked, _ in rankings(part, name)
-    ]
+    each = [of_ranking(ranked, part.wanted[user], K) for user, ranked, _ in rankings(part, name)]
     judged = found[name].all
     assert judged.cases == judged.users == len(part.wanted) > 30
     # Popularity ties often, and one order of the ties is not their mean; fitted scores never tie.
