@@ -2,8 +2,9 @@
 
 1. *Load*: the snapshot is read and verified, the generation built, its index made.
 2. *Warm*: searches run, and must find what plain NumPy finds.
-3. *Up to date*: items that the generation does not know get their vectors in its delta. From
-   before this step on, changes of items reach the next generation as they reach the current.
+3. *Up to date*: items that the generation does not know get their vectors in its delta, and these
+   an index where they are many. From before this step on, changes of items reach the next
+   generation as they reach the current.
 4. *Change*: ``current`` names the next one. Queries took their reference once and finish with it.
 5. *Free*: Python's reference count frees the old one when its last query has ended.
 
@@ -16,9 +17,9 @@ import time
 import weakref
 from typing import NamedTuple
 
-import numpy as np
 from kafka.errors import KafkaError
 
+from indexer.index import BrokenIndexError
 from indexer.live_view import LiveView
 from indexer.serving import Serving
 from rheos import metrics
@@ -33,9 +34,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 CLOSE_S = 3.0  # a thread that waits for an absent Kafka is left behind; it is a daemon
-WARM_QUERIES = 32
-# An approximate index that finds less than this of the true best is broken, not approximate.
-LEAST_RECALL = 0.5
+SETTLE_EVERY_S = 1.0
 
 
 class Refused(NamedTuple):
@@ -63,10 +62,12 @@ class HotSwap:
         self.settled = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="generations", daemon=True)
+        self._settling = threading.Thread(target=self._settle, name="settling", daemon=True)
 
     def start(self) -> None:
         """Follows the announcements; ``settled`` is set once the one that ruled is dealt with."""
         self._thread.start()
+        self._settling.start()
 
     def close(self) -> None:
         self._stop.set()
@@ -118,10 +119,24 @@ class HotSwap:
             generation, view.numbers, view.next_lists, view.catalogue, self._settings.indexer.index
         )
         weakref.finalize(serving, serving.index.close)  # 5, for what only a thread can free
-        _warm(serving)  # 2
-        self._next = serving  # 3
-        serving.delta.refresh(range(len(view.numbers)))
+        try:
+            serving.index.check(generation.item_vectors)  # 2
+            self._next = serving  # 3
+            serving.delta.refresh(range(len(view.numbers)))
+            serving.delta.settle()
+        except BrokenIndexError as error:
+            raise SnapshotError(f"snapshot {name}: {error}") from error
         return serving
+
+    def _settle(self) -> None:
+        """Items that come while a generation serves, a new catalogue's say, get their index too."""
+        while not self._stop.wait(SETTLE_EVERY_S):
+            serving = self.current
+            try:
+                if serving is not None and serving.delta.settle():
+                    log.info("%d items are newer than %s", len(serving.delta), serving.name)
+            except (MemoryError, RuntimeError) as error:  # FAISS: RuntimeError
+                log.error("new items go on being scanned: %s", error)
 
     def _announced(self, announcement: Announcement) -> None:
         loaded = self.load(announcement.generation)
@@ -144,23 +159,3 @@ class HotSwap:
             except KafkaError as error:
                 log.warning("following the generations: %r; again in %g s", error, RETRY_S)
                 self._stop.wait(RETRY_S)
-
-
-def _warm(serving: Serving) -> None:
-    """Searches with item vectors of the generation. Raises SnapshotError when it finds wrongly."""
-    vectors = serving.generation.item_vectors
-    places = np.linspace(0, len(vectors) - 1, min(WARM_QUERIES, len(vectors))).astype(np.int64)
-    queries = vectors[places]
-    depth = min(10, len(vectors))
-    scores, rows = serving.index.search(queries, depth)
-    found = rows >= 0
-    if not found.any():
-        raise SnapshotError(f"snapshot {serving.name}: its index finds nothing")
-    exact = queries @ vectors.T  # (WARM_QUERIES, N)
-    told = np.take_along_axis(exact, np.maximum(rows, 0), axis=1)
-    scale = float(np.abs(exact).max()) + 1e-6
-    if (np.abs(told - scores)[found] > 1e-3 * scale).any():
-        raise SnapshotError(f"snapshot {serving.name}: its index scores differently than NumPy")
-    true_edge = -np.partition(-exact, depth - 1, axis=1)[:, depth - 1]
-    if ((told >= true_edge[:, None] - 1e-5 * scale) & found).mean() < LEAST_RECALL:
-        raise SnapshotError(f"snapshot {serving.name}: its index misses most of the nearest items")

@@ -22,6 +22,14 @@ HNSW_LINKS = 32
 HNSW_BUILD_DEPTH = 80
 HNSW_SEARCH_DEPTH = 128
 
+CHECK_QUERIES, CHECK_DEPTH = 32, 10
+LEAST_RECALL = 0.5
+"""An approximate index that finds less than this of the true best is broken, not approximate."""
+
+
+class BrokenIndexError(RuntimeError):
+    """An index that finds other things than plain NumPy does."""
+
 
 def gpus() -> int:
     """How many GPUs this FAISS can use; a CPU build has no such function."""
@@ -62,6 +70,27 @@ class Index:
         k = min(k, self.most_k)
         queries = np.ascontiguousarray(queries, np.float32)
         return self._raw.search(queries, k)
+
+    def check(self, vectors: Float32s) -> None:
+        """Searches with some of its own ``vectors`` (N, d), which warms it, too.
+
+        Raises BrokenIndexError where it finds wrongly.
+        """
+        places = np.linspace(0, len(vectors) - 1, min(CHECK_QUERIES, len(vectors)))
+        queries = vectors[places.astype(np.int64)]
+        depth = min(CHECK_DEPTH, len(vectors))
+        scores, rows = self.search(queries, depth)
+        found = rows >= 0
+        if not found.any():
+            raise BrokenIndexError("its index finds nothing")
+        exact = queries @ vectors.T  # (CHECK_QUERIES, N)
+        told = np.take_along_axis(exact, np.maximum(rows, 0), axis=1)
+        scale = float(np.abs(exact).max()) + 1e-6
+        if (np.abs(told - scores)[found] > 1e-3 * scale).any():
+            raise BrokenIndexError("its index scores differently than NumPy")
+        true_edge = -np.partition(-exact, depth - 1, axis=1)[:, depth - 1]
+        if ((told >= true_edge[:, None] - 1e-5 * scale) & found).mean() < LEAST_RECALL:
+            raise BrokenIndexError("its index misses most of the nearest items")
 
     def close(self) -> None:
         """Frees a GPU's memory and its thread; the CPU's goes with the object."""

@@ -45,6 +45,9 @@ from rheos.state import Float32s, Float64s, History, Int64s
 NEXT_LAYERS = ("near", "far")
 
 OVER_FETCH = 4  # a search whose answers were mostly filtered is repeated that much deeper
+NEW_DEPTH, MOST_NEW_DEPTH = 100, 1_600
+"""So many items that the generation does not know are candidates; where most are filtered, so many
+are looked at: all of a catalogue's discontinued ones may be new to the model."""
 SIMILAR_DEPTH = 4  # inner products prefer long vectors: cosine picks from that many times k
 
 
@@ -171,7 +174,7 @@ class Retrieval:
             if VECTOR in wish.sources:
                 parts.append(filter_.nearest(serving, vector, depth))
             if NEW in wish.sources:
-                parts.append(filter_.only(serving.nearest_new(vector)))
+                parts.append(filter_.nearest_new(serving, vector))
         together = None
         if serving is not None and ITEM_WEIGHTS in wish.sources:
             together = serving.item_scores(history)
@@ -251,7 +254,7 @@ class Retrieval:
             vector = serving.vector_of(number)
             if vector is not None and vector.any():
                 parts.append(filter_.nearest(serving, vector, SIMILAR_DEPTH * wish.k))
-                parts.append(filter_.only(serving.nearest_new(vector)))
+                parts.append(filter_.nearest_new(serving, vector))
         numbers = filter_.only(following.numbers)
         parts.append(best(numbers, following.of(numbers)[1], SIMILAR_DEPTH * wish.k))
         candidates = union(parts)
@@ -354,6 +357,24 @@ class _Filter:
             numbers = self.only(serving.nearest(vector, fetch))
             if len(numbers) >= depth or fetch >= serving.index.most_k:
                 return numbers[:depth]
+            fetch *= OVER_FETCH
+
+    def nearest_new(self, serving: Serving, vector: Float32s) -> Int64s:
+        """The NEW_DEPTH allowed items nearest to ``vector`` of those that only its delta has.
+
+        In a category exactly, as above.
+        """
+        if self._of_category is not None:
+            numbers = self._of_category[serving.rows(self._of_category) < 0]
+            products = serving.products(vector, numbers)
+            numbers, products = numbers[~np.isnan(products)], products[~np.isnan(products)]
+            return numbers[np.argsort(-products, kind="stable")[:NEW_DEPTH]]
+        fetch = NEW_DEPTH
+        while True:
+            found = serving.nearest_new(vector, fetch)
+            numbers = self.only(found)
+            if len(numbers) >= NEW_DEPTH or fetch >= min(len(serving.delta), MOST_NEW_DEPTH):
+                return numbers[:NEW_DEPTH]
             fetch *= OVER_FETCH
 
     def trend(self, depth: int) -> Int64s:

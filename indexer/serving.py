@@ -11,8 +11,6 @@ from rheos.generation import Generation
 from rheos.item_weights import Scores
 from rheos.state import Float32s, Float64s, History, Int64s
 
-MOST_DELTA_CANDIDATES = 100
-
 
 class Serving:
     """A generation with its index and delta. A query takes one reference and keeps to it.
@@ -33,7 +31,7 @@ class Serving:
         # All of the generation's items have a number now, so a higher number is none of them.
         self._row_of_number = np.full(len(numbers), -1, np.int64)
         self._row_of_number[self.numbers_of_rows] = np.arange(len(generation.item_ids))
-        self.delta = Delta(generation, self._row_of_number, numbers, next_lists, catalogue)
+        self.delta = Delta(generation, self._row_of_number, numbers, next_lists, catalogue, kind)
         self.index = Index(generation.item_vectors, kind)
 
     @property
@@ -58,13 +56,9 @@ class Serving:
         numbers: Int64s = self.numbers_of_rows[rows[rows >= 0]]
         return numbers
 
-    def nearest_new(self, vector: Float32s) -> Int64s:
-        """Numbers of the best items of the delta, best first."""
-        numbers, scores = self.delta.scores(vector)
-        if len(numbers) > MOST_DELTA_CANDIDATES:
-            best = np.argpartition(-scores, MOST_DELTA_CANDIDATES)[:MOST_DELTA_CANDIDATES]
-            numbers, scores = numbers[best], scores[best]
-        return numbers[np.argsort(-scores, kind="stable")]
+    def nearest_new(self, vector: Float32s, depth: int) -> Int64s:
+        """Numbers of the ``depth`` best items of the delta, best first; perhaps fewer."""
+        return self.delta.nearest(vector, depth)
 
     def item_scores(self, history: History) -> Scores | None:
         """What the generation's item weights say after a history; None if they say nothing."""
@@ -80,11 +74,8 @@ class Serving:
         rows = self.rows(numbers)
         known = rows >= 0
         out[known] = self.generation.item_vectors[rows[known]] @ vector
-        if len(self.delta):
-            for place in np.flatnonzero(~known):
-                derived = self.delta.vector(int(numbers[place]))
-                if derived is not None:
-                    out[place] = float(derived @ vector)
+        if not known.all():
+            out[~known] = self.delta.products(vector, numbers[~known])
         return out
 
     def cosines(self, vector: Float32s, numbers: Int64s) -> Float64s:
