@@ -28,10 +28,10 @@ class Case(NamedTuple):
 
 CASES = [
     Case("als", {"factors": 2, "iterations": 10, "half_steps": 4.0}),
-    Case("mf", {"factors": 4, "negatives": 2, "learning_rate": 0.05}),
-    Case("bpr", {"factors": 2, "drawn": 8, "regularisation": 0.05}),
-    Case("gmf", {"factors": 2, "negatives": 2.0, "regularisation": 0.02}),
-    Case("mlp", {"mlp_factors": 8, "negatives": 2.0, "epochs": 60}),
+    Case("mf", {"factors": 4, "negatives": 2, "learning_rate": 0.1}),
+    Case("bpr", {"factors": 2, "regularisation": 0.05}),
+    Case("gmf", {"factors": 2, "negatives": 2, "regularisation": 0.02}),
+    Case("mlp", {"mlp_factors": 8, "negatives": 2, "epochs": 60}),
     Case(
         "neumf",
         {"factors": 4, "mlp_factors": 8, "negatives": 2, "mlp_epochs": 60}
@@ -301,6 +301,20 @@ def test_the_terms_of_a_score_add_up_to_it(trained: Trained) -> None:
             )
             assert {source for source, _ in terms} == {"i00", "i03", "i04"}
             assert sum(score for _, score in terms) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_score_is_a_logit_where_it_is_said_to_be_one(trained: Trained) -> None:
+    if "probabilities" not in trained.model.can:
+        return
+    taken, others = [], []
+    for row, user_id in enumerate(trained.data.user_ids):
+        scores = final_scores(trained.generation, trained.fitted.user_vectors[row])
+        chances = 1 / (1 + np.exp(-scores))
+        mine = np.arange(ITEMS) % 2 == int(user_id[1:]) % 2
+        taken.append(chances[mine].mean())
+        others.append(chances[~mine].mean())
+    # L2 and the negatives that are a user's own keep the former from 1.
+    assert np.mean(taken) > 0.4 > np.mean(others)
 
 
 def test_what_it_can_do_is_what_it_declares(trained: Trained) -> None:

@@ -22,3 +22,9 @@ def test_every_parameter_is_documented_with_its_default_and_its_meaning(name: st
         (meta,) = model.__annotations__[field.name].__metadata__
         expected.append((field.name, str(field.default), meta.description))
     assert rows == expected
+
+
+def test_what_each_model_can_do_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([\w, ]+) \|$", PAGE, flags=re.MULTILINE)
+    told = {name: set(can.split(", ")) for name, can in rows if name in MODELS}
+    assert told == {name: set(model_class(name).can) for name in MODELS}
