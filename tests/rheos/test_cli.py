@@ -12,12 +12,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
-from rheos.cli import COMMANDS, build, main
+from rheos.cli import COMMANDS, build, demo, main
 from rheos.cli.error import _EXPECTED, CommandError, explained
 from rheos.cli.port import Port, require_free
+from rheos.settings import load
 from tests.broker import free_ports
+from trainer.models import model_of
 
 HEAVY = {"numpy", "kafka", "msgspec", "httpx", "faust", "faiss", "torch", "starlette", "pyarrow"}
 SUB_COMMANDS = {
@@ -307,6 +310,21 @@ def test_a_stranger_on_a_workers_port_is_not_taken_for_the_worker(
     assert ran.status == 1
     assert found["state"] == "fail"
     assert "stream.port (RHEOS_STREAM_PORT)" in found["fix"]
+
+
+@pytest.mark.parametrize("model", demo.PARAMETERS)
+def test_the_demo_s_parameters_are_the_model_s(model: str) -> None:
+    """And each differs from the default, or it would say nothing."""
+    chosen = model_of(model, demo.PARAMETERS[model])
+    assert msgspec.to_builtins(chosen) != msgspec.to_builtins(model_of(model, {}))
+
+
+def test_the_demo_s_parameters_give_way_to_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(environment=demo.environment()).trainer.parameters == {}
+    monkeypatch.setenv("RHEOS_TRAINER_MODEL", "mf")
+    assert load(environment=demo.environment()).trainer.parameters == demo.PARAMETERS["mf"]
+    monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", '{"epochs": 7}')
+    assert load(environment=demo.environment()).trainer.parameters == {"epochs": 7}
 
 
 def test_the_demo_has_settings_of_its_own(rheos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
