@@ -52,13 +52,13 @@ class LogFormat(NamedTuple):
         return [*self.drop, *(column for column in (self.basket, self.positive) if column)]
 
 
-def read(file: RowFile, shape: LogFormat, rules: EventRules, shuffle_ties: int | None) -> EventLog:
+def read(file: RowFile, shape: LogFormat, rules: EventRules, shuffle_ties: int = 0) -> EventLog:
     """Reads the events of a file.
 
-    They are ordered by time, then by basket, then as in the file. Of lines with the same user, item
-    and basket (without baskets: and time) the first one stays. Lines with the same user, time and
-    basket are shuffled with the seed ``shuffle_ties``: a file may give an invoice's lines in an
-    order that tells more than any live stream would. None keeps the file's order.
+    They are ordered by time, then by basket. Of lines with the same user, item and basket (without
+    baskets: and time) the first one stays. Lines with the same user, time and basket are shuffled
+    with the seed ``shuffle_ties``, always: a file may give an invoice's lines in an order that
+    tells more than any live stream would.
 
     Raises ValueError for a column that the file lacks or a file without events, RowFileError for
     the file itself.
@@ -126,7 +126,7 @@ def _in_order(
     events: list[Event],
     baskets: list[str],
     shape: LogFormat,
-    shuffle_ties: int | None,
+    shuffle_ties: int,
     rows: int,
     dropped: Counter[str],
 ) -> EventLog:
@@ -141,11 +141,10 @@ def _in_order(
         else:
             met.add(line)
             kept.append(n)
-    if shuffle_ties is not None:
-        ties = [(events[n].user_id, events[n].time_ms, baskets[n]) for n in kept]
-        begins = [True, *(a != b for a, b in itertools.pairwise(ties))]
-        draws = np.random.default_rng(shuffle_ties).random(len(kept))
-        kept = [kept[place] for place in np.lexsort([draws, np.cumsum(begins)])]
+    ties = [(events[n].user_id, events[n].time_ms, baskets[n]) for n in kept]
+    begins = [True, *(a != b for a, b in itertools.pairwise(ties))]
+    draws = np.random.default_rng(shuffle_ties).random(len(kept))
+    kept = [kept[place] for place in np.lexsort([draws, np.cumsum(begins)])]
     log = of_events([events[n] for n in kept])
     return log._replace(rows=rows, dropped=dict(dropped))
 

@@ -45,7 +45,7 @@ class Reading:
     positive: str = ""
 
 
-def read(file: Path, reading: Reading, rules: Any, shuffle_ties: int | None) -> Any:
+def read(file: Path, reading: Reading, rules: Any, shuffle_ties: int = 0) -> Any:
     """The EventLog of a file. Raises CommandError and what reading a file raises."""
     from rheos.cli.error import WRONG_USAGE, CommandError
     from rheos.mapping import EventMapping, source_from_words

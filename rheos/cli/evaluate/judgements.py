@@ -50,7 +50,7 @@ def run(
     with Stages() as stages:
         stages("read", 0, 0)
         rules = settings.event_rules()
-        log = event_file.read(file, reading, rules, None)
+        log = event_file.read(file, reading, rules)
         data = importlib.import_module("trainer.evaluation.event_log").interactions(log, rules)
         data = with_catalogue(data, catalogue, settings.features)
         fit = importlib.import_module("trainer.models.model").Run(

@@ -23,7 +23,7 @@ def command(
     file: Path,
     *,
     reading: Reading = Reading(),
-    shuffle_ties: int | None = None,
+    shuffle_ties: int = 0,
     every: int = 7,
     k: int = 20,
     first: Annotated[float, Parameter(name="--from")] = 0.5,
@@ -51,8 +51,8 @@ def command(
     file
         CSV, TSV or JSON lines, plain, .gz or .xz.
     shuffle_ties
-        Shuffle the lines of equal user, time and basket with this seed. Files give them in an order
-        that no live stream has, and that order alone can triple a figure.
+        The seed by which lines of equal user, time and basket are shuffled. They always are: files
+        give them in an order that no live stream has, and that order alone can triple a figure.
     every
         Look at every k-th event.
     k
