@@ -13,11 +13,13 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from rheos.blend import Blend
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import Manifest, SnapshotError
 from rheos.snapshot_store import LocalStore, SnapshotStore
 from trainer import gate, refused
+from trainer.blending import as_served
 from trainer.blending import learning as blending
 from trainer.blending.learning import Learned
 from trainer.data_set import DataSet
@@ -57,17 +59,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Judged(NamedTuple):
-    """A candidate, fitted without the newest events and judged on them; ``learned`` with it."""
+    """A candidate, fitted without the newest events and judged on them; the ``metrics`` as
+    manifests have them; the ``blend`` that it is to carry.
+    """
 
     trial: Trial
     candidate: Generation
     curve: Mapping[str, Sequence[float]]
     verdict: Verdict
-    learned: Learned
-
-    def metrics(self) -> dict[str, float]:
-        """As manifests have them."""
-        return _metrics(self.verdict) | self.learned.metrics()
+    metrics: dict[str, float]
+    blend: Blend | None = None
 
 
 class Attempt:
@@ -117,15 +118,19 @@ class Attempt:
             candidate = Generation(store.get(name))
         verdict = gate.judge(candidate, self._serving, self._data, trial, self._settings)  # 4
         self._progress("gate", 1, 1)
-        learned = self._blend(candidate, trial) if verdict.passed else blending.NOTHING  # 5
-        return _Judged(trial, candidate, fitted.curve, verdict, learned)
+        if not verdict.passed:
+            return _Judged(trial, candidate, fitted.curve, verdict, _metrics(verdict))
+        learned = self._blend(candidate, trial)  # 5
+        verdict, figures = self._as_served(trial, verdict, learned)
+        metrics = _metrics(verdict) | learned.metrics() | figures
+        return _Judged(trial, candidate, fitted.curve, verdict, metrics, learned.blend)
 
     def _publish(self, judged: _Judged) -> Outcome:
         """Steps 6 and 7, with what passed the gate."""
         fitted = self._fitted("refit", self._data)  # 6
-        made = self._made(fitted, self._data, judged.metrics())
-        if judged.learned.blend is not None:
-            made = blending.attach(made, judged.learned.blend)
+        made = self._made(fitted, self._data, judged.metrics)
+        if judged.blend is not None:
+            made = blending.attach(made, judged.blend)
         made = made._replace(files=self._report(made.manifest, judged))
         reason = "; ".join([judged.verdict.reason, *self._troubles])
         try:
@@ -144,8 +149,8 @@ class Attempt:
 
     def _refuse(self, judged: _Judged, reason: str) -> Outcome:
         """Leaves a report of the candidate where people find it."""
-        name, metrics = judged.candidate.name, judged.metrics()
-        manifest = msgspec.structs.replace(judged.candidate.manifest, metrics=metrics)
+        name = judged.candidate.name
+        manifest = msgspec.structs.replace(judged.candidate.manifest, metrics=judged.metrics)
         reports = refused.of(self._settings)
         files, page = self._report(manifest, judged), ""
         if files:
@@ -175,6 +180,26 @@ class Attempt:
         if learned.reason:
             log.info("%s", learned.reason)
         return learned
+
+    def _as_served(
+        self, trial: Trial, verdict: Verdict, learned: Learned
+    ) -> tuple[Verdict, dict[str, float]]:
+        """The verdict with what the second question adds, and its figures, where it is asked."""
+        serving = self._serving
+        if serving is None or not len(learned.rows):
+            return verdict, {}
+        found = self._if_possible(
+            "judgement as served",
+            lambda: as_served.compare(
+                *(learned, serving, self._data, trial.train),
+                *(self._settings, self._run("gate").progress),
+            ),
+            None,
+        )
+        if found is None:
+            return verdict, {}
+        reason = f"{verdict.reason}; {found.reason}"
+        return verdict._replace(passed=found.passed, reason=reason), found.figures
 
     def _report(self, manifest: Manifest, judged: _Judged) -> dict[str, bytes]:
         """The files of a report on a generation, or none."""
@@ -235,7 +260,7 @@ class Attempt:
             generation=generation,
             candidate_ndcg=_finite(judged.verdict.candidate.ndcg),
             against_ndcg=_finite(judged.verdict.against),
-            metrics=judged.metrics(),
+            metrics=judged.metrics,
             report=report,
             troubles=self._troubles,
         )

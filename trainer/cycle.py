@@ -82,12 +82,13 @@ def run_cycle(
     1. The archive becomes a data set, with the catalogue where it is read. 2. The newest
     events are set aside. 3. The model is fitted on the rest, beginning where the serving
     generation's fit ended. 4. The gate compares it with the serving generation on what was set
-    aside. 5. With what passes, a blend is learned on that too, which has a gate of its own. 6. The
-    model is fitted again on everything. 7. The result is published with a report, and what its fit
-    kept stays for the next. Whatever happens before 7 leaves the serving generation alone; where a
-    fit fails or does not pass, the next starts anew. A candidate that does not pass leaves a report
-    too. ``only_if_drifted``: it ends after 2 unless the serving generation does worse on what came
-    since than it did at its gate.
+    aside. 5. With what passes, a blend is learned on that too, which has a gate of its own; and the
+    gate asks again, of both as they are served, each with its blend. 6. The model is fitted again
+    on everything. 7. The result is published with a report, and what its fit kept stays for the
+    next. Whatever happens before 7 leaves the serving generation alone; where a fit fails or does
+    not pass, the next starts anew. A candidate that does not pass leaves a report too.
+    ``only_if_drifted``: it ends after 2 unless the serving generation does worse on what came since
+    than it did at its gate.
 
     Raises TrainerBusyError (not with ``wait``), SettingsError (no such model or parameter),
     ArchiveError, KafkaError, OSError. A bad fit is an outcome; a blend, a report or anything else

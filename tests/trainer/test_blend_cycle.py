@@ -10,6 +10,7 @@ from rheos.generation import Generation
 from rheos.local_kafka import KafkaProcess
 from rheos.snapshot_store import LocalStore
 from tests.trainer.shop import START_MS, send, settings_for
+from trainer.blending import as_served, learning
 from trainer.cycle import train_once
 
 pytestmark = pytest.mark.kafka
@@ -60,3 +61,50 @@ def test_a_blend_is_learned_published_and_kept_where_too_little_is_new(
     assert again.blend is not None
     assert dict(again.blend.weights) == dict(generation.blend.weights)
     assert "blend_linear_ndcg@20" not in again.manifest.metrics
+
+
+def test_the_gate_asks_of_both_as_they_are_served(
+    broker: KafkaProcess, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(
+        broker.bootstrap, prefix, tmp_path, blend="linear", gate_tolerance=0.9, gate_min_events=30
+    )
+    store = LocalStore(settings.store_dir)
+    send(settings, visits(2500))
+    first = train_once(settings)
+    assert first.kind == "promoted", first.reason
+    assert "as served" not in first.reason  # there was nothing to be held against
+    send(settings, visits(1500, start=3000))
+
+    with monkeypatch.context() as patch:
+        told = as_served.AsServed(False, "as served it is worse", {"gate_served_p_value": 0.0})
+        patch.setattr(as_served, "compare", lambda *_: told)
+        refused = train_once(settings)
+    assert refused.kind == "refused"
+    assert refused.reason.endswith("; as served it is worse")
+    assert refused.metrics["gate_served_p_value"] == 0.0
+    assert "as served it is worse" in Path(refused.report).read_text("utf-8")
+
+    def failing(*_: object) -> object:
+        raise MemoryError("all is full")
+
+    with monkeypatch.context() as patch:
+        # Nothing that comes after the first question costs a generation that has passed it.
+        patch.setattr(as_served, "compare", failing)
+        patch.setattr(learning, "learn", failing)
+        second = train_once(settings)
+    assert second.kind == "promoted"
+    assert second.troubles == ["no blend: MemoryError: all is full"]
+    kept = Generation(store.get(second.generation)).blend
+    before = Generation(store.get(first.generation)).blend
+    assert kept is not None
+    assert before is not None
+    assert dict(kept.weights) == dict(before.weights)
+
+    send(settings, visits(1500, start=6000))
+    third = train_once(settings)
+    assert third.kind == "promoted", third.reason
+    assert "; as served NDCG@20 0." in third.reason
+    metrics = Generation(store.get(third.generation)).manifest.metrics
+    assert metrics["gate_served_ndcg@20"] > 0 < metrics["gate_served_against_ndcg@20"]
+    assert third.troubles == []

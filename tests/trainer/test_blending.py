@@ -8,15 +8,18 @@ import lightgbm
 import numpy as np
 import pytest
 
-from rheos.blend import SHORTLIST
+from rheos.blend import SHORTLIST, Blend
 from rheos.events import Event
+from rheos.generation import Generation
+from rheos.linear_blend import LinearBlend
 from rheos.settings import SettingsError, from_tree
-from trainer.blending import lambdamart, learning
+from rheos.state import Float64s
+from trainer.blending import as_served, lambdamart, learning
 from trainer.blending.examples import Examples, Recorder
-from trainer.blending.learning import learn, learn_for
+from trainer.blending.learning import Learned, learn, learn_for
 from trainer.blending.rehearsal import rehearse, spans
 from trainer.blending.weights import fit_weights, gains, shortlisted, weighted
-from trainer.data_set import of_interactions
+from trainer.data_set import DataSet, Mask, of_interactions
 from trainer.evaluation import event_log
 from trainer.evaluation.refit import in_memory
 from trainer.fitting import make
@@ -327,3 +330,54 @@ def test_a_blend_is_learned_on_what_the_candidate_was_not_fitted_on(name: str) -
     assert none.blend is None
     few = np.arange(len(data)) != int(data.times_ms.argmax())
     assert learn_for(settings, candidate, None, data, few, Run()).blend is None
+
+
+def test_a_candidate_is_held_against_what_serves_each_with_its_blend() -> None:
+    data = shop(3000)
+    fitted_until, cut = np.quantile(data.times_ms, [0.4, 0.65])
+    earlier = data.times_ms < cut
+    model = model_of("als", SMALL["als"])
+
+    def fitted(number: int, part: DataSet) -> Generation:
+        return in_memory(make(number, model, model.fit(part, Run()), part, {}))
+
+    serving = fitted(1, data.where(data.times_ms < fitted_until))
+    candidate = fitted(2, data.where(earlier))
+    settings = from_tree({"trainer": {"blend": "linear", "gate_tolerance": 0.05}})
+    learned = learn_for(settings, candidate, serving, data, earlier, Run())
+    assert len(learned.rows) == len(learned.gains) > 60
+    assert not earlier[learned.rows].any()
+    # They are the newest questions, from which the blend that earned these gains did not learn.
+    assert learned.gains.mean() == pytest.approx(learned.figures["linear"])
+
+    def held(learned: Learned, against: Generation) -> as_served.AsServed:
+        return as_served.compare(learned, against, data, earlier, settings)
+
+    same = held(
+        learned._replace(gains=gains_of(candidate, None, learned, data, earlier)), candidate
+    )
+    assert same.passed
+    assert same.figures["gate_served_difference"] == 0
+    # What serves has learned a blend that asks its vectors for the opposite: the other is ahead.
+    serving.blend = LinearBlend({"vector": -1.0})
+    found = held(learned, serving)
+    assert found.passed
+    assert found.figures["gate_served_ndcg@20"] > found.figures["gate_served_against_ndcg@20"]
+    own = gains_of(serving, serving.blend, learned, data, earlier)
+    assert found.figures["gate_served_against_ndcg@20"] == pytest.approx(own.mean())
+    # The other way round it is refused, and the reason says by how much.
+    serving.blend = None
+    worse = held(learned._replace(gains=own), serving)
+    assert not worse.passed
+    assert worse.reason.startswith(f"as served NDCG@20 {own.mean():.4f} against 0.")
+
+
+def gains_of(
+    generation: Generation, blend: Blend | None, learned: Learned, data: DataSet, earlier: Mask
+) -> Float64s:
+    """What a generation earns with a blend on the questions that ``learned`` was checked on."""
+    settings = from_tree({})
+    examples, rows = learning.record(settings, generation, data, earlier, only=learned.rows)
+    assert examples is not None
+    assert rows.tolist() == learned.rows.tolist()
+    return gains(learning.scores_of(blend, examples, settings), examples)

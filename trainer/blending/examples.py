@@ -109,6 +109,7 @@ class Recorder:
         self._relevant: list[Mask] = []
         self._wanted: list[int] = []
         self._users: list[str] = []
+        self._places: list[int] = []
 
     def askable(self) -> Int64s:
         """The places of all events before which a question has an answer, ascending."""
@@ -120,7 +121,8 @@ class Recorder:
             self._learn(n)
             new, place = self._to_come[n]
             items = {self._events[later].item_id for later in new[place:]}
-            self._ask(self._events[n].user_id, items)
+            if self._ask(self._events[n].user_id, items):
+                self._places.append(n)
         self._learn(end)
 
     def examples(self) -> Examples | None:
@@ -137,6 +139,11 @@ class Recorder:
             np.unique(self._users, return_inverse=True)[1].astype(np.int64),
         )
 
+    @property
+    def places(self) -> Int64s:
+        """The events before which the recorded queries were asked."""
+        return np.array(self._places, np.int64)
+
     def _learn(self, end: int) -> None:
         while self._learnt < end:
             part = self._events[self._learnt : min(end, self._learnt + _LEARN_AT_ONCE)]
@@ -145,15 +152,18 @@ class Recorder:
                 self._had.setdefault(event.user_id, {})[event.item_id] = None
             self._learnt += len(part)
 
-    def _ask(self, user_id: str, to_come: set[str]) -> None:
+    def _ask(self, user_id: str, to_come: set[str]) -> bool:
+        """Whether there were any candidates."""
         had = [] if self._repeats else list(self._had.get(user_id, {}))
         found = self._live.candidates(user_id, had)
-        if found.item_ids:
-            columns = [found.features[name] for name in self._live.features]
-            self._features.append(np.stack(columns, axis=1).astype(np.float32))
-            self._relevant.append(np.array([item in to_come for item in found.item_ids], bool))
-            self._wanted.append(len(to_come))
-            self._users.append(user_id)
+        if not found.item_ids:
+            return False
+        columns = [found.features[name] for name in self._live.features]
+        self._features.append(np.stack(columns, axis=1).astype(np.float32))
+        self._relevant.append(np.array([item in to_come for item in found.item_ids], bool))
+        self._wanted.append(len(to_come))
+        self._users.append(user_id)
+        return True
 
 
 def _to_come(

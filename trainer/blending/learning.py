@@ -40,12 +40,16 @@ class Learned(NamedTuple):
     """``blend`` is None where none is fit to serve; ``reason`` says how it came out.
 
     ``figures``: NDCG@K on the checked queries, of the blends, of each layer alone, and of the
-    ``settings``, whose weights rank where there is no blend.
+    ``settings``, whose weights rank where there is no blend. ``gains`` (n,): that of each checked
+    query as it would be served, by the blend before it was fitted again, or by the settings;
+    ``rows`` (n,): the interactions of the data set before which these were asked.
     """
 
     blend: Blend | None
     reason: str
     figures: dict[str, float]
+    gains: Float64s = np.zeros(0)
+    rows: Int64s = np.zeros(0, np.int64)
 
     def metrics(self) -> dict[str, float]:
         """The figures as a manifest has them."""
@@ -84,11 +88,12 @@ def learn_for(
         return NOTHING
     if candidate.manifest.privacy is not None:
         return Learned(None, f"no blend: {candidate.manifest.model} guards its users' privacy", {})
-    examples = record(settings, candidate, data, earlier, run.progress)
+    examples, rows = record(settings, candidate, data, earlier, run.progress)
     kept = kept_of(serving, candidate, "too few questions to learn one from")
-    if is_enough(examples) or kept.blend is None:
-        return learn(examples, kind, settings, run.threads)
-    return kept
+    if not is_enough(examples) and kept.blend is not None:
+        return kept
+    learned = learn(examples, kind, settings, run.threads)
+    return learned._replace(rows=rows[len(rows) - len(learned.gains) :])
 
 
 def kept_of(serving: Generation | None, candidate: Generation, reason: str) -> Learned:
@@ -116,11 +121,13 @@ def record(
     data: DataSet,
     earlier: Mask,
     progress: Progress = silent,
-) -> Examples | None:
+    only: Int64s | None = None,
+) -> tuple[Examples | None, Int64s]:
     """Plays the interactions of ``data`` by time and asks before MOST_QUERIES of the newer ones.
 
-    Newer are those not in ``earlier`` (n,), which the generation was fitted on. None where no
-    question has an answer.
+    Newer are those not in ``earlier`` (n,), which the generation was fitted on; or it asks before
+    ``only`` (m,) of them. Gives back the queries, None where no question has an answer, and the
+    interactions before which they were asked (Q,).
     """
     order = np.lexsort((np.arange(len(data)), data.users, data.times_ms))
     newer = np.flatnonzero(~earlier[order])
@@ -130,18 +137,19 @@ def record(
     live = LiveSystem(settings, data.item_ids, K)
     live.describe([*data.items_known.values(), *data.users_known.values()])
     recorder = Recorder(live, events, settings)
-    asked = recorder.askable()
-    asked = asked[~earlier[order[asked]]]
-    if len(asked) > MOST_QUERIES:
+    asked = ~earlier if only is None else np.isin(np.arange(len(data)), only)
+    places = recorder.askable()
+    places = places[asked[order[places]]]
+    if len(places) > MOST_QUERIES:
         random = np.random.default_rng(settings.trainer.seed)
-        asked = np.sort(random.choice(asked, MOST_QUERIES, replace=False))
-    if len(asked):
-        recorder.play(int(asked[0]))
+        places = np.sort(random.choice(places, MOST_QUERIES, replace=False))
+    if len(places):
+        recorder.play(int(places[0]))
     live.serve(generation)
-    for done, n in enumerate(asked.tolist(), 1):
+    for done, n in enumerate(places.tolist(), 1):
         recorder.play(n, [n])
-        progress("blend", done, len(asked))
-    return recorder.examples()
+        progress("blend", done, len(places))
+    return recorder.examples(), order[recorder.places]
 
 
 def learn(examples: Examples | None, kind: Kind, settings: Settings, threads: int) -> Learned:
@@ -157,22 +165,21 @@ def learn(examples: Examples | None, kind: Kind, settings: Settings, threads: in
     cut = round(len(examples) * (1 - CHECKED_SHARE))
     earlier, checked = examples.part(0, cut), examples.part(cut, len(examples))
     trial = fit_blends(earlier, kind, settings, threads)
-    found = {name: gains(_scores(blend, checked), checked) for name, blend in trial.items()}
+    found = {
+        name: gains(scores_of(blend, checked, settings), checked) for name, blend in trial.items()
+    }
     found |= {layer: gains(checked.column(f"{layer}.z"), checked) for layer in checked.layers}
-    unlearned = settings.retrieval.weights()
-    if "ranker" in examples.layers:
-        unlearned["vector"] = 0.0
-    found["settings"] = gains(weighted(checked, unlearned), checked)
+    found["settings"] = gains(scores_of(None, checked, settings), checked)
     figures = {name: float(values.mean()) for name, values in found.items()}
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     best = found[max(figures, key=figures.__getitem__)]
     for name in trial:
         if not _is_worse(found[name], best, checked.users, settings.trainer.seed):
             blend = fit_blends(examples, kind, settings, threads)[name]
-            return Learned(
-                blend, f"blend {name}: NDCG@{K} on {len(checked)} queries {told}", figures
-            )
-    return Learned(None, f"no blend: NDCG@{K} on {len(checked)} queries {told}", figures)
+            reason = f"blend {name}: NDCG@{K} on {len(checked)} queries {told}"
+            return Learned(blend, reason, figures, found[name])
+    reason = f"no blend: NDCG@{K} on {len(checked)} queries {told}"
+    return Learned(None, reason, figures, found["settings"])
 
 
 def fit_blends(
@@ -190,8 +197,16 @@ def fit_blends(
     }
 
 
-def _scores(blend: Blend, examples: Examples) -> Float64s:
-    """A blend's scores of all candidates (n,); -inf for those that it is not asked about."""
+def scores_of(blend: Blend | None, examples: Examples, settings: Settings) -> Float64s:
+    """The scores of all candidates (n,) by which they would be served.
+
+    A blend's, -inf for those that it is not asked about; without one, the sums by the settings.
+    """
+    if blend is None:
+        weights = settings.retrieval.weights()
+        if "ranker" in examples.layers:
+            weights["vector"] = 0.0
+        return weighted(examples, weights)
     chosen = shortlisted(examples, blend.weights)
     scores = np.full(len(chosen), -np.inf)
     scores[chosen] = blend.score(examples.keeping(chosen).columns())

@@ -273,8 +273,7 @@ def _fitted(report: Report) -> str:
         for name, value in report.metrics.items()
     ]
     blended = (
-        " Its blend was judged by itself, through the live path; what the gate and this page judge"
-        " is the generation without."
+        " It is served with a blend; the figures and plots of this page are of the model without."
         if "blend" in report.parts
         else ""
     )
