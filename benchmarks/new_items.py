@@ -4,10 +4,11 @@ A generation of 20,000 items (d = 64) and a catalogue with 50,000 and 200,000 mo
 their records tell. Processor milliseconds of the search for the best 100 of these, as a query does
 it, while all are scanned and once they stand in an index of their own (``indexer/delta.py``), which
 is asked beside the scanned rest; the seconds that building it takes, in the background; and which
-share of the true best 100 it finds. Then the same with a tenth of the items' records changed since.
+share of the true best 100 is found. Then the same with a tenth of the items' records changed since:
+their rows of the index are outdated, so that a query that wants 100 is asked for more.
 
-Biased: the vectors are random, with a spectrum that falls as 1/√k. Learned ones cluster more, which
-makes an approximate index find more and a scan cost the same.
+The vectors are random, with a spectrum that falls as 1/√k: both ways are exact and cost the same
+for any.
 """
 
 import sys
@@ -34,8 +35,7 @@ from rheos.state import Float32s
 KNOWN, DIMENSIONS, DEPTH = 20_000, 64, 100
 NEW = (50_000, 200_000)
 CHANGED = 0.1
-QUERIES, LEAST_RECALL = 50, 0.8
-MOST_MS = 5.0
+QUERIES = 50
 
 
 class PriceContent:
@@ -54,13 +54,16 @@ def _drawn(count: int, seed: int) -> Float32s:
 def main() -> int:
     options = report.arguments(__doc__)
     sizes = {f"{count} new items": measured(count) for count in NEW}
-    claims = {}
-    for name, row in sizes.items():
-        settled = row["settled"]
-        claims[f"{name}: a search takes at most {MOST_MS} ms"] = settled["cpu_ms_p50"] <= MOST_MS
-        claims[f"{name}: it finds {LEAST_RECALL:.0%} of the best"] = (
-            settled["recall"] >= LEAST_RECALL
+    claims = {
+        f"{name}: a search finds the true best, settled or not": all(
+            row[state]["found"] == 1.0 for state in ("scanned", "settled")
         )
+        for name, row in sizes.items()
+    }
+    many = sizes[f"{NEW[-1]} new items"]
+    claims["the index halves what the largest scan takes"] = (
+        many["settled"]["cpu_ms_p50"] <= 0.5 * many["scanned"]["cpu_ms_p50"]
+    )
     return report.finish("new_items", sizes, claims, as_json=options.json)
 
 
@@ -127,7 +130,7 @@ def _searches(delta: Delta, queries: Float32s, new: np.ndarray[Any, Any]) -> dic
     return {
         "cpu_ms_p50": round(float(np.median(took_ms)), 3),
         "cpu_ms_p99": round(float(np.percentile(took_ms, 99)), 3),
-        "recall": round(hits / (DEPTH * len(queries)), 4),
+        "found": round(hits / (DEPTH * len(queries)), 4),
     }
 
 

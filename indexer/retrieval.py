@@ -48,7 +48,6 @@ OVER_FETCH = 4  # a search whose answers were mostly filtered is repeated that m
 NEW_DEPTH, MOST_NEW_DEPTH = 100, 1_600
 """So many items that the generation does not know are candidates; where most are filtered, so many
 are looked at: all of a catalogue's discontinued ones may be new to the model."""
-SIMILAR_DEPTH = 4  # inner products prefer long vectors: cosine picks from that many times k
 
 
 class Wish(NamedTuple):
@@ -242,8 +241,12 @@ class Retrieval:
         )
 
     def similar(self, wish: Wish, item_id: str, serving: Serving | None) -> list[Chosen]:
-        """Items like one: near it in vector space (cosine) and in what is taken near it."""
-        view = self._view
+        """Items like one: near it in vector space (cosine) and in what is taken near it.
+
+        As deep as recommendations: inner products prefer long vectors, of which cosine then picks;
+        and z-scores of as many candidates for any ``k`` are the same.
+        """
+        view, settings = self._view, self._retrieval
         following = view.next_lists.scores([item_id] if NEXT in wish.sources else [])
         count = len(view.numbers)
         filter_ = _Filter(view, wish.category, count, self._numbered([item_id, *wish.exclude]))
@@ -253,10 +256,11 @@ class Retrieval:
         if serving is not None and number is not None and VECTOR in wish.sources:
             vector = serving.vector_of(number)
             if vector is not None and vector.any():
-                parts.append(filter_.nearest(serving, vector, SIMILAR_DEPTH * wish.k))
+                depth = max(settings.vector_depth, wish.k)
+                parts.append(filter_.nearest(serving, vector, depth))
                 parts.append(filter_.nearest_new(serving, vector))
         numbers = filter_.only(following.numbers)
-        parts.append(best(numbers, following.of(numbers)[1], SIMILAR_DEPTH * wish.k))
+        parts.append(best(numbers, following.of(numbers)[1], max(settings.next_depth, wish.k)))
         candidates = union(parts)
         layers: list[Layer] = []
         if serving is not None and vector is not None:
@@ -362,17 +366,17 @@ class _Filter:
     def nearest_new(self, serving: Serving, vector: Float32s) -> Int64s:
         """The NEW_DEPTH allowed items nearest to ``vector`` of those that only its delta has.
 
-        In a category exactly, as above.
+        Exactly where the category leaves few; else deeper again, as far as MOST_NEW_DEPTH.
         """
         if self._of_category is not None:
             numbers = self._of_category[serving.rows(self._of_category) < 0]
-            products = serving.products(vector, numbers)
-            numbers, products = numbers[~np.isnan(products)], products[~np.isnan(products)]
-            return numbers[np.argsort(-products, kind="stable")[:NEW_DEPTH]]
+            if len(numbers) * MOST_NEW_DEPTH < len(serving.delta) * NEW_DEPTH:
+                products = serving.products(vector, numbers)
+                numbers, products = numbers[~np.isnan(products)], products[~np.isnan(products)]
+                return numbers[np.argsort(-products, kind="stable")[:NEW_DEPTH]]
         fetch = NEW_DEPTH
         while True:
-            found = serving.nearest_new(vector, fetch)
-            numbers = self.only(found)
+            numbers = self.only(serving.nearest_new(vector, fetch))
             if len(numbers) >= NEW_DEPTH or fetch >= min(len(serving.delta), MOST_NEW_DEPTH):
                 return numbers[:NEW_DEPTH]
             fetch *= OVER_FETCH

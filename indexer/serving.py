@@ -31,7 +31,7 @@ class Serving:
         # All of the generation's items have a number now, so a higher number is none of them.
         self._row_of_number = np.full(len(numbers), -1, np.int64)
         self._row_of_number[self.numbers_of_rows] = np.arange(len(generation.item_ids))
-        self.delta = Delta(generation, self._row_of_number, numbers, next_lists, catalogue, kind)
+        self.delta = Delta(generation, self._row_of_number, numbers, next_lists, catalogue)
         self.index = Index(generation.item_vectors, kind)
 
     @property
@@ -80,13 +80,17 @@ class Serving:
 
     def cosines(self, vector: Float32s, numbers: Int64s) -> Float64s:
         """Cosines (n,) of the angles between ``vector`` (d,) and items; NaN for unknown ones."""
-        out = np.full(len(numbers), np.nan)
-        for place, number in enumerate(numbers.tolist()):
-            other = self.vector_of(number)
+        rows = self.rows(numbers)
+        lengths = np.full(len(numbers), np.nan)
+        known = rows >= 0
+        lengths[known] = np.linalg.norm(self.generation.item_vectors[rows[known]], axis=1)
+        for place in np.flatnonzero(~known).tolist():
+            other = self.delta.vector(int(numbers[place]))
             if other is not None:
-                length = float(np.linalg.norm(other) * np.linalg.norm(vector))
-                out[place] = float(other @ vector) / length if length > 0 else 0.0
-        return out
+                lengths[place] = np.linalg.norm(other)
+        whole = lengths * np.linalg.norm(vector)
+        cosines = self.products(vector, numbers) / np.where(whole > 0, whole, 1.0)
+        return np.where(whole == 0, 0.0, cosines)
 
     def knows(self, number: int) -> bool:
         """Whether the generation itself holds an item."""

@@ -30,7 +30,7 @@ def command(
     exclude
         Items to leave out; may be given several times.
     explain
-        Ask for the reasons too; they are in the --json output.
+        Say which items of the history gave each score, and their shares of what each source gave.
     url
         The API's address; by default where the settings put the indexer.
     json

@@ -1,6 +1,7 @@
 """One query against a live view and a generation, without Kafka or HTTP."""
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from indexer.ranking import HISTORY, NEW, NEXT, SOURCES, TREND, VECTOR
 from indexer.retrieval import Choice, Retrieval, Wish
 from indexer.serving import Serving
 from rheos.catalogue import Item, encode_record
+from rheos.content import Content
 from rheos.item_weights import ItemWeights
 from rheos.settings import Settings, from_tree
 from rheos.state import Float32s, History, Int64s, encode_state
@@ -24,12 +26,16 @@ class World:
     """400 items in the generation; those put are in item-state."""
 
     def __init__(
-        self, settings: Settings | None = None, item_weights: ItemWeights | None = None
+        self,
+        settings: Settings | None = None,
+        item_weights: ItemWeights | None = None,
+        content: Content | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.view = LiveView(self.settings)
         self.vectors = shop.vectors(400, 6)
         self.generation = shop.generation(ITEMS, self.vectors, item_weights=item_weights)
+        self.generation.content = content
         view = self.view
         self.serving = Serving(
             self.generation, view.numbers, view.next_lists, view.catalogue, "flat"
@@ -217,6 +223,18 @@ def test_items_like_an_item_are_ordered_by_cosine() -> None:
     assert "i000" not in [item.item_id for item in found]
 
 
+def test_the_scores_of_items_like_an_item_are_the_same_however_many_are_asked_for() -> None:
+    world = World()
+    rng = np.random.default_rng(3)
+    for item in ITEMS[:100]:
+        near = {str(o): (1.0, float(rng.uniform(1, 9))) for o in rng.choice(ITEMS, 30, False)}
+        world.item_state(item, int(rng.integers(1, 99)), near)
+    few, many = (
+        world.retrieval.similar(Wish(k, frozenset(SOURCES)), "i000", world.serving) for k in (3, 60)
+    )
+    assert many[:3] == few
+
+
 def test_the_same_question_has_the_same_answer() -> None:
     world = World()
     rng = np.random.default_rng(2)
@@ -247,3 +265,37 @@ def test_numbers_are_given_once_under_threads() -> None:
     assert all(one == found[0] for one in found)
     assert sorted(found[0]) == list(range(2000)) == list(range(len(numbers)))
     assert all(numbers.id_of(found[0][item]) == f"i{item}" for item in range(2000))
+
+
+class Drawn:
+    """An item's vector is drawn from its price."""
+
+    def encode(self, items: Sequence[Item]) -> Float32s:
+        drawn = [shop.vectors(1, int(item.price or 0))[0] for item in items]
+        return np.array(drawn, np.float32).reshape(-1, shop.DIMENSIONS)
+
+
+@pytest.mark.parametrize("every", [2, 400])
+def test_new_items_of_a_category_are_found_among_many_of_others(every: int) -> None:
+    world = World(content=Drawn())
+    items = [
+        Item(item_id=f"new{n}", price=float(n), category="common" if n % every else "rare")
+        for n in range(2_000)
+    ]
+    for item in items:
+        world.item(item)
+    world.serving.delta.refresh(range(len(world.view.numbers)))
+    asked = history("i000")
+    user = world.generation.encoder.encode([asked])[0]
+    rare = items[::every]
+    order = np.argsort(-(Drawn().encode(rare) @ user))[:5]
+    found = world.ask(asked, NEW, k=5, category="rare")
+    assert ids(found) == [rare[place].item_id for place in order]
+
+
+def test_new_items_that_are_not_on_sale_hide_no_others() -> None:
+    world = World(content=Drawn())
+    for n in range(600):
+        world.item(Item(item_id=f"new{n}", price=float(n), available=n % 10 == 0))
+    world.serving.delta.refresh(range(len(world.view.numbers)))
+    assert len(world.ask(history("i000"), NEW, k=50).items) == 50
