@@ -82,12 +82,18 @@ def test_every_worker_has_a_target_that_runs_its_command(
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_target_installs_extras_that_exist(worker: str, stages: Any) -> None:
+def test_a_target_installs_extras_that_exist(
+    worker: str, compose: dict[str, Any], stages: Any
+) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (installed,) = (rest for what, rest in stages[worker] if what == "RUN")
     extras = re.search(r"\.\[(.*)\]", installed)
     assert extras
-    named = extras.group(1).replace("${FAISS}", "cpu").split(",")
+    more = "${EXTRAS:+,$EXTRAS}"  # a list of one's own, with its comma, where there is one
+    assert more in extras.group(1)
+    assert ("ARG", "EXTRAS=") in stages[worker]
+    assert compose["services"][worker]["build"]["args"] == {"EXTRAS": "${EXTRAS:-}"}
+    named = extras.group(1).replace("${FAISS}", "cpu").replace(more, ",text").split(",")
 
     assert worker in named
     assert set(named) <= set(project["optional-dependencies"])
