@@ -71,13 +71,16 @@ class HotSwap:
 
     def close(self) -> None:
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(CLOSE_S)
+        for thread in (self._settling, self._thread):
+            if thread.ident is not None:
+                thread.join(CLOSE_S / 2)
 
     def unhealthy(self) -> str | None:
-        """Why generations are no longer followed, or None."""
+        """Which thread has ended that must not, or None."""
         if self._thread.ident is not None and not self._thread.is_alive():
             return "the thread that follows the generations has ended"
+        if self._settling.ident is not None and not self._settling.is_alive():
+            return "the thread that makes indexes of new items has ended"
         return None
 
     def items_changed(self, numbers: list[int]) -> None:
