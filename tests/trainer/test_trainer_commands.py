@@ -76,7 +76,7 @@ def test_a_fit_that_was_refused_names_its_report(
     assert told.startswith("promoted 1-")
     assert "report: " in told
     send(settings, taste(600, start=600))
-    monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", '{"factors": 6, "iterations": 1, "alpha": 1e-9}')
+    monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", '{"factors": 1, "iterations": 1}')
     assert main(["train"]) == 1
     told = capfd.readouterr().out
     assert told.startswith("refused: NDCG@20 ")
