@@ -2,7 +2,7 @@
 
     python benchmarks/sequence_encoder.py [--json]
 
-A network of random numbers of sasrec's default size (d = 64, 2 blocks, 50 interactions) over 10,000
+A network of random numbers of sasrec's default size (d = 64, 1 block, 50 interactions) over 10,000
 items encodes histories of 100 interactions, in the batches in which the stream and the indexer
 encode. CPU time of this process, one thread; other work on the machine slows the caches, not more.
 Claim: under 1 ms a user in batches.
@@ -23,7 +23,7 @@ from rheos.encoder import EncoderContext
 from rheos.sequence_encoder import GAPS, SequenceEncoder
 from rheos.state import Float32s, History
 
-ITEMS, D, HEADS, LAST, BLOCKS, LENGTH = 10_000, 64, 2, 50, 2, 100
+ITEMS, D, HEADS, LAST, BLOCKS, LENGTH = 10_000, 64, 2, 50, 1, 100
 BATCHES = (1, 16, 64, 512)
 LIMIT_MS = 1.0
 LEAST_S = 1.0  # of measuring each batch

@@ -51,7 +51,16 @@ from trainer.models.sasrec import SasRec
 K = 20
 DAY_MS = 24 * 3600 * 1000
 EVERY = 4  # of the cases of the day before, so many weigh and choose
-ENCODER = SasRec(blocks=1, epochs=16, dropout=0.5, last=20, batch=800)
+ENCODER = SasRec(
+    last=20,
+    pretrain=0,  # better where clicks repeat the one before
+    dropout=0.5,
+    epochs=16,
+    batch=800,
+    learning_rate=0.003,
+    negatives=4096,
+    repeats=True,
+)
 SETTINGS = from_tree(
     {
         "retrieval": {"leave_out_seen": False, "far_damping": 0.2},

@@ -1,13 +1,15 @@
 """SASRec: what goes into the network, its loss, and that what serves is what was trained."""
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 
 from rheos.encoder import EncoderContext
 from rheos.sequence_encoder import SequenceEncoder, gaps_of
-from rheos.state import Float32s, History
+from rheos.state import Float32s, History, Int64s
 from trainer.data_set import DataSet, of_interactions
+from trainer.models import sasrec
 from trainer.models.model import Fitted, Run, Start
 from trainer.models.sasrec import NextItemLoss, SasRec
 from trainer.models.sasrec_network import Network, Sizes
@@ -98,36 +100,75 @@ def some_batch(items: int, lengths: list[int]) -> Batch:
     return Batch(random.integers(0, items, shape), times_ms, np.array(lengths))
 
 
-def test_the_drawn_softmax_comes_to_the_whole_one() -> None:
-    random = torch.Generator().manual_seed(0)
-    network = Network(Sizes(200, 16, 1, 1, 8), 0.0, random).eval()
+def small_network(items: int) -> Network:
+    return Network(Sizes(items, 16, 1, 1, 8), 0.0, torch.Generator().manual_seed(0)).eval()
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_the_drawn_softmax_comes_to_the_whole_one(repeats: bool) -> None:
+    network = small_network(200)
     batch = some_batch(200, [8, 8, 3, 1, 5, 8])
     popularity = np.random.default_rng(0).integers(0, 50, 200).astype(np.float32)
     torch.manual_seed(0)
-    whole = NextItemLoss(popularity, 200)(network, batch)
-    drawn = NextItemLoss(popularity, 199)
+    whole = NextItemLoss(popularity, 200, repeats=repeats)(network, batch)
+    drawn = NextItemLoss(popularity, 199, repeats=repeats)
     mean = torch.stack([drawn(network, batch) for _ in range(200)]).mean()
     torch.testing.assert_close(mean, whole, atol=0.02, rtol=0)
 
 
-def test_the_whole_softmax_is_the_mean_over_all_places_with_a_next_item() -> None:
-    random = torch.Generator().manual_seed(0)
-    network = Network(Sizes(20, 16, 1, 1, 8), 0.0, random).eval()
-    batch = some_batch(20, [4, 2])
-    loss = NextItemLoss(np.ones(20, np.float32), 20)(network, batch)
+@pytest.mark.parametrize("repeats", [True, False])
+def test_the_softmax_is_over_the_items_that_may_come_next(repeats: bool) -> None:
+    network = small_network(7)  # windows hold items twice, and some next items again
+    batch = some_batch(7, [6, 5, 1])
     rows, times_ms = torch.from_numpy(batch.rows), batch.times_ms[:, :-1]
     logits = network(rows[:, :-1], torch.from_numpy(gaps_of(times_ms, times_ms))) @ network.table.T
-    each = [
-        functional.cross_entropy(logits[user, place], rows[user, place + 1])
-        for user, place in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
-    ]
+    each = []
+    for user, length in enumerate(batch.lengths.tolist()):
+        for place in range(length):
+            own = rows[user].tolist()
+            had = set() if repeats else set(own[: place + 1])
+            if own[place + 1] in had:
+                continue
+            allowed = [item for item in range(7) if item not in had]
+            target = torch.tensor(allowed.index(own[place + 1]))
+            each.append(functional.cross_entropy(logits[user, place, allowed], target))
+    assert len(each) == 12 if repeats else 2 < len(each) < 12
+    loss = NextItemLoss(np.ones(7, np.float32), 7, repeats=repeats)(network, batch)
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
 
+def test_windows_of_one_item_alone_teach_nothing() -> None:
+    network = small_network(5)
+    batch = Batch(np.full((2, 4), 3), np.zeros((2, 4), np.int64), np.array([3, 2]))
+    for negatives in (2, 5):
+        loss = NextItemLoss(np.ones(5, np.float32), negatives, repeats=False)(network, batch)
+        torch.autograd.backward(loss)
+        assert float(loss.detach()) == 0.0
+        assert network.table.grad is not None
+        assert not network.table.grad.any()
+
+
+def test_with_repeats_it_learns_what_comes_again() -> None:
+    rows = [
+        (f"u{user:02d}", f"i{user % 5}", 1000 * step) for user in range(20) for step in range(6)
+    ]
+    data = of_interactions(*zip(*rows, strict=True))
+    fitted = SasRec(**SMALL, epochs=20, dropout=0.0, repeats=True).fit(data, Run())
+    highest = (fitted.user_vectors @ fitted.item_vectors.T).argmax(axis=1)
+    assert highest.tolist() == [user % 5 for user in range(20)]
+
+
 def test_it_learns_what_comes_next() -> None:
-    fitted = SasRec(**SMALL, epochs=40, dropout=0.0).fit(in_a_circle(), Run())
-    best = (fitted.user_vectors @ fitted.item_vectors.T).argmax(axis=1)
-    assert best.tolist() == [(user + 10) % 12 for user in range(30)]
+    data = in_a_circle()
+    fitted = SasRec(**SMALL, epochs=40, dropout=0.0).fit(data, Run())
+    assert best(fitted, data).tolist() == [(user + 10) % 12 for user in range(30)]
+
+
+def best(fitted: Fitted, data: DataSet) -> Int64s:
+    """Each user's highest item (U,) among those that she has not had."""
+    scores = fitted.user_vectors @ fitted.item_vectors.T
+    scores[data.users, data.items] = -np.inf
+    return scores.argmax(axis=1)
 
 
 def test_it_learns_no_order_from_equal_times() -> None:
@@ -204,6 +245,36 @@ def test_a_start_of_other_sizes_is_passed_over() -> None:
     assert np.isfinite(warm.item_vectors).all()
 
 
+@pytest.mark.parametrize(("examples", "epochs"), [(600_000, 30), (1350, 5), (270, 1), (20, 1)])
+def test_how_often_the_data_are_gone_over_follows_their_number(
+    examples: int, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sasrec, "EXAMPLES", examples)
+    fitted = SasRec(**SMALL).fit(in_a_circle(), Run())  # 270 next items
+    assert len(fitted.curve["loss"]) == epochs
+
+
+def test_items_begin_where_a_factorisation_in_few_factors_puts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two kinds of items, each visitor taking one kind; a step of no length leaves what began.
+    monkeypatch.setattr(sasrec, "PRETRAIN_FACTORS", 2)
+    rows = [
+        (f"u{user:02d}", f"{user % 2}{(user + step) % 8}", step)
+        for user in range(40)
+        for step in range(6)
+    ]
+    data = of_interactions(*zip(*rows, strict=True))
+    same_kind = np.equal.outer(*[[item[0] for item in data.item_ids]] * 2)
+    still = SMALL | {"learning_rate": 1e-9, "epochs": 1}
+    for pretrain, parts_them in ((10, True), (0, False)):
+        table = SasRec(**still, pretrain=pretrain).fit(data, Run()).item_vectors
+        assert float(table.std()) == pytest.approx(16**-0.5, rel=0.2)
+        products = table @ table.T
+        assert (products[same_kind].min() > products[~same_kind].max()) == parts_them
+        assert (np.linalg.matrix_rank(table, tol=1e-3) <= 2) == parts_them
+
+
 def test_it_stops_early_and_keeps_the_best_epoch() -> None:
     told: list[tuple[int, int]] = []
     run = Run(progress=lambda stage, done, total: told.append((done, total)))
@@ -212,9 +283,7 @@ def test_it_stops_early_and_keeps_the_best_epoch() -> None:
     fitted = SasRec(**parameters).fit(data, run)
     assert len(told) < 150
     assert told[-1] == (200, 200)
-    scores = fitted.user_vectors @ fitted.item_vectors.T
-    scores[data.users, data.items] = -np.inf
-    assert (scores.argmax(axis=1) == (np.arange(400) + 8) % 20).mean() > 0.9
+    assert (best(fitted, data) == (np.arange(400) + 8) % 20).mean() > 0.9
 
 
 def test_it_leaves_torchs_own_generator_as_it_was() -> None:
