@@ -74,11 +74,10 @@ class Bspm(Struct, frozen=True, forbid_unknown_fields=True):
                 operator.times, operator.times_transposed, items, self.factors, run.seed
             )
             run.progress("fit", 2, 3)
-            root = np.sqrt(found.sizes)
-            features, vectors = found.left * root, found.right * root
+            features, vectors = found.factors()
             weights = self._item_weights(operator, items)
             run.progress("fit", 3, 3)
-        matrix = np.eye(len(root), dtype=np.float32)[None]
+        matrix = np.eye(features.shape[1], dtype=np.float32)[None]
         return Fitted(
             data.item_ids,
             vectors,

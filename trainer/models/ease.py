@@ -22,6 +22,7 @@ from rheos.history_map import HistoryMap
 from rheos.item_weights import ItemWeights
 from rheos.state import Float32s, Float64s, Int64s
 from trainer.data_set import DataSet
+from trainer.models.low_rank import low_rank
 from trainer.models.model import Capability, Fitted, Run
 from trainer.search_space import Range
 
@@ -32,8 +33,6 @@ MOST_ITEMS = 500
 
 BLOCK_CELLS = 1 << 24
 """Co-occurrences held at once where the matrix is not: 64 MB of float32."""
-
-OVERSAMPLED, POWERS = 8, 2  # Halko et al., remark 4.2 and section 4.5
 
 ENCODED_AT_ONCE = 4096
 
@@ -102,7 +101,10 @@ class Ease(Struct, frozen=True, forbid_unknown_fields=True):
     def fit(self, data: DataSet, run: Run) -> Fitted:
         with threadpool_limits(max(1, run.threads)):
             weights = self.item_weights(data, run)
-            source, target = _factors(_matrix(weights), self.factors, run.seed)
+            found = _matrix(weights)
+            source, target = low_rank(
+                lambda x: found @ x, lambda x: found.T @ x, len(weights), self.factors, run.seed
+            ).factors()
             features = {
                 "encoder.features": source,
                 "encoder.matrix": np.eye(source.shape[1], dtype=np.float32)[None],
@@ -329,27 +331,6 @@ def _spans(rows: sparse.csr_array) -> Iterator[tuple[int, int]]:
 def _matrix(weights: ItemWeights) -> sparse.csr_array:
     shape = (len(weights), len(weights))
     return sparse.csr_array((weights.weights, weights.targets, weights.starts), shape=shape)
-
-
-def _factors(matrix: sparse.csr_array, count: int, seed: int) -> tuple[Float32s, Float32s]:
-    """P, Q (N, d) with P Qᵀ close to the best approximation of B of rank d, d at most ``count``.
-
-    Halko, Martinsson & Tropp, "Finding structure with randomness" (SIAM Review 2011), algorithms
-    4.4 and 5.1.
-    """
-    items = matrix.shape[0]
-    count = min(count, items)
-    width = min(count + OVERSAMPLED, items)
-    random = np.random.default_rng(seed).standard_normal((items, width)).astype(np.float32)
-    basis = np.linalg.qr(matrix @ random)[0]
-    for _ in range(POWERS):
-        basis = np.linalg.qr(matrix.T @ basis)[0]
-        basis = np.linalg.qr(matrix @ basis)[0]
-    left, sizes, right = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
-    root = np.sqrt(sizes[:count])
-    source: Float32s = ((basis @ left[:, :count]) * root).astype(np.float32)
-    target: Float32s = (right[:count].T * root).astype(np.float32)
-    return source, np.ascontiguousarray(target)
 
 
 def _user_vectors(data: DataSet, encoder: HistoryMap) -> Float32s:

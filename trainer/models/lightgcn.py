@@ -33,7 +33,11 @@ REPORT = 50
 """Steps from one report of progress to the next; on a GPU only there the host waits."""
 HELD_OUT, MOST_HELD_OUT = 10, 2000
 """Early stopping: one user in so many is held out, and so many of them at most."""
-RIDGE = 1e-4
+BATCHES, LEAST_BATCH = 16, 1024
+"""By default so many steps draw as many triples as there are edges, and a step so many at least:
+propagation and draws then both take a time that follows the edges.
+"""
+RIDGE = 1e-2
 """Of the encoder's regression, as a share of the mean diagonal."""
 
 
@@ -46,10 +50,15 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
     layers: Annotated[int, Meta(ge=0, le=10, description="Layers K of the propagation.")] = 3
-    steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 1000
-    batch: Annotated[int, Meta(ge=1, description="Users drawn for a step, an item of each.")] = (
-        32768
-    )
+    steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 200
+    batch: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Users drawn for a step, an item of each;"
+            " 0: a sixteenth of the edges, 1,024 at least.",
+        ),
+    ] = 0
     negatives: Annotated[
         int,
         Meta(ge=1, le=1000, description="Items drawn against each; the hardest counts. Paper: 1."),
@@ -57,7 +66,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate: Annotated[float, Meta(gt=0, description="Adam's step at the start.")] = 0.03
     regularisation: Annotated[
         float, Meta(ge=0, description="λ, on the embeddings before any propagation.")
-    ] = 1e-4
+    ] = 3e-3
     patience: Annotated[
         int,
         Meta(ge=0, le=1000, description="Early stopping: reports without a gain; 0: none."),
@@ -76,10 +85,10 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
     space: ClassVar[Mapping[str, Range]] = {
         "factors": Range(16, 256, log=True),
         "layers": Range(1, 4),
-        "steps": Range(300, 6000, log=True),
+        "steps": Range(100, 2000, log=True),
         "negatives": Range(1, 32, log=True),
         "learning_rate": Range(0.003, 0.1, log=True),
-        "regularisation": Range(1e-6, 1e-2, log=True),
+        "regularisation": Range(1e-5, 3e-2, log=True),
         "half_steps": Range(1.0, 50.0, log=True),
     }
 
@@ -140,7 +149,8 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         """
         device = embeddings.device
         draws = Draws(graph, device, torch.Generator(device).manual_seed(seed + rank()))
-        share = -(-self.batch // processes())  # this process's part of a batch
+        batch = self.batch or max(LEAST_BATCH, len(graph.users) // BATCHES)
+        share = -(-batch // processes())  # this process's part of a batch
         block = BLOCK if device.type == "cpu" else share
         # Of a batch's mean an embedding's gradient is about 1e-7: Adam's usual 1e-8 would count.
         optimiser = torch.optim.Adam([embeddings], self.learning_rate, eps=1e-12, fused=True)

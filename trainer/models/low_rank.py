@@ -25,6 +25,11 @@ class LowRank(NamedTuple):
     sizes: Float32s
     right: Float32s
 
+    def factors(self) -> tuple[Float32s, Float32s]:
+        """P (m, k), Q (n, k) with P Qᵀ the approximation, each with the root of the sizes."""
+        root = np.sqrt(self.sizes)
+        return self.left * root, self.right * root
+
 
 def low_rank(
     times: Product, times_transposed: Product, width: int, rank: int, seed: int

@@ -115,6 +115,22 @@ def test_it_can_be_watched() -> None:
     assert told == [(done, (sum(shape), 4)) for done in (50, 100, 120)]
 
 
+@pytest.mark.parametrize(("users", "batch"), [(USERS, 1024), (6000, 6000 * 4 // 16)])
+def test_by_default_a_step_draws_as_the_edges_are_many(users: int, batch: int) -> None:
+    random = np.random.default_rng(0)
+    taken = np.array([random.choice(ITEMS, 4, replace=False) for _ in range(users)])
+    data = of_interactions(
+        [f"u{user:04d}" for user in np.repeat(np.arange(users), 4)],
+        [f"i{item:03d}" for item in taken.ravel()],
+        np.zeros(taken.size, np.int64),
+    )
+    by_default, told = (
+        LightGCN(factors=4, steps=3, **size).fit(data, Run(seed=3))
+        for size in ({}, {"batch": batch})
+    )
+    np.testing.assert_array_equal(by_default.item_vectors, told.item_vectors)
+
+
 def test_early_stopping_keeps_the_best_and_ends_at_the_total() -> None:
     taken, _ = tastes()
     data = data_of(taken, np.arange(USERS))
