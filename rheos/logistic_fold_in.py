@@ -30,14 +30,14 @@ class LogisticFoldIn:
 
     A score is p·q + b + c + y·a. First a = Σ_i s_i e_i A, from the items' features e; then p and c
     minimise, with the shares s_i = |w_i| r_i / Σ|w| r of the latest known items, t_i = 1 where
-    w_i > 0 and else 0, and all other items weighing ``negatives`` (k) times as much together,
+    w_i > 0 and else 0, and all items weighing ``negatives`` (k) times as much together,
 
         Σ_i s_i ℓ(z_i, t_i) + k mean_j ℓ(z_j, 0) + λ/2 (1 + k) (|p|² + c²),
 
-    ℓ being the cross-entropy of the logit z, r_i = 2^(-age rank / ``half_steps``). The other items
-    are ``anchors`` at most of them, drawn once; with ``against_taken`` the user's own are among
-    them, as where training draws from all. Each of ``steps`` is Newton's but for a Hessian that
-    does not change: of the others it takes the mean over the fitted users, ``curvature`` (N,).
+    ℓ being the cross-entropy of the logit z, r_i = 2^(-age rank / ``half_steps``). Of all items
+    ``anchors`` stand for them, drawn once; a user's own may be among those, as training draws from
+    all, too. Each of ``steps`` is Newton's but for a Hessian that does not change: of the anchors
+    it takes the mean over the fitted users, ``curvature`` (N,).
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class LogisticFoldIn:
         anchors: int,
         half_steps: float,
         last: int,
-        against_taken: bool = False,
     ) -> None:
         """``tensors``: encoder.curvature (N,), encoder.start (d + 1,) where p and c begin,
         encoder.features (N, f) and encoder.matrix (f, m). Raises ValueError, KeyError.
@@ -84,7 +83,6 @@ class LogisticFoldIn:
         self._half_steps = half_steps
         self._last = last
         self._factors = factors
-        self._against_taken = against_taken
         # What p and c multiply, and what they do not move.
         ones = np.ones((items, 1), np.float32)
         self._q = np.hstack([vectors[:, :factors], ones])  # (N, d + 1)
@@ -92,8 +90,6 @@ class LogisticFoldIn:
         self._y = np.ascontiguousarray(vectors[:, factors + 2 :])
         drawn = np.random.default_rng(0).permutation(items)[:anchors]
         self._anchors: Int64s = np.sort(drawn)
-        self._anchor_of = np.full(items, -1, np.int64)
-        self._anchor_of[self._anchors] = np.arange(len(self._anchors))
         weighed = self._q[self._anchors] * self._curvature[self._anchors, None]
         others = weighed.T @ self._q[self._anchors] / max(1, len(self._anchors))
         eye = np.eye(factors + 1, dtype=np.float32)
@@ -141,27 +137,22 @@ class LogisticFoldIn:
     def _problem(self, latest: LatestItems, a: Float32s) -> "_Problem":
         """The losses of B users, as arrays."""
         shares = np.abs(damped(latest, (self._half_steps,))[:, :, 0])  # (B, n)
-        free = np.ones((len(shares), len(self._anchors)), np.float32)
-        if not self._against_taken:
-            user, place = np.nonzero(latest.known)
-            anchor = self._anchor_of[latest.rows[user, place]]
-            free[user[anchor >= 0], anchor[anchor >= 0]] = 0.0
-        free *= self._negatives / np.maximum(free.sum(axis=1, keepdims=True), 1.0)
         offsets = a @ self._y[self._anchors].T + self._b[self._anchors]  # (B, M)
         own = np.einsum("bnm,bm->bn", self._y[latest.rows], a) + self._b[latest.rows]
-        return _Problem(latest.rows, shares, latest.weights > 0, own, free, offsets)
+        return _Problem(latest.rows, shares, latest.weights > 0, own, offsets)
 
     def _solve(self, problem: "_Problem") -> Float32s:
         """(p, c) of each user, (B, d + 1)."""
         own = self._q[problem.rows]  # (B, n, d + 1)
         anchors = self._q[self._anchors]  # (M, d + 1)
+        each = self._negatives / max(1, len(anchors))
         weighed = own * (STEEPEST * problem.shares)[:, :, None]
         inverse = np.linalg.inv(self._fixed + np.matmul(weighed.transpose(0, 2, 1), own))
         x = np.repeat(self._start[None, :], len(own), axis=0)
         for _ in range(self._steps):
             z = np.matmul(own, x[:, :, None])[:, :, 0] + problem.own_offsets  # (B, n)
             pull = problem.shares * (_sigmoid(z) - problem.taken)
-            push = problem.free * _sigmoid(x @ anchors.T + problem.offsets)  # (B, M)
+            push = each * _sigmoid(x @ anchors.T + problem.offsets)  # (B, M)
             gradient = np.matmul(pull[:, None, :], own)[:, 0, :] + push @ anchors
             gradient += self._ridge * x
             x = x - np.matmul(inverse, gradient[:, :, None])[:, :, 0]
@@ -170,14 +161,13 @@ class LogisticFoldIn:
 
 class _Problem(NamedTuple):
     """B users' items: rows, shares, whether taken, offsets of the logits, each (B, n); and of the
-    M anchors the weights, 0 for a user's own, and the offsets, (B, M).
+    M anchors the offsets, (B, M).
     """
 
     rows: Int64s
     shares: Float32s
     taken: npt.NDArray[np.bool_]
     own_offsets: Float32s
-    free: Float32s
     offsets: Float32s
 
 

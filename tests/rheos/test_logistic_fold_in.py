@@ -47,11 +47,10 @@ def by_the_book(rows: list[int], weights: list[float]) -> Float32s:
     items = VECTORS.astype(np.float64)
     q = np.hstack([items[:, :D], np.ones((N, 1))])
     offset = items[:, D] + items[:, D + 2 :] @ a
-    free = [row for row in range(N) if row not in rows]
     x = np.zeros(D + 1)
     for _ in range(20_000):
         chance = 1 / (1 + np.exp(-(q @ x + offset)))
-        gradient = (s * (chance[rows] - t)) @ q[rows] + K * (chance[free] @ q[free]) / len(free)
+        gradient = (s * (chance[rows] - t)) @ q[rows] + K * (chance @ q) / N
         x -= 0.1 * (gradient + RIDGE * (1 + K) * x)
     return np.concatenate([x[:D], [1.0], x[D:], a]).astype(np.float32)
 
@@ -74,7 +73,7 @@ def test_what_is_turned_down_scores_less_than_what_is_taken() -> None:
     assert VECTORS[2] @ liked > VECTORS[2] @ disliked
 
 
-def test_anchors_stand_for_all_others() -> None:
+def test_anchors_stand_for_all_items() -> None:
     histories = [history((3, 1.0), (9, 0.4)), history((30, 1.0))]
     few, every = encoder(anchors=30).encode(histories), encoder().encode(histories)
     alike = (few * every).sum(1) / np.linalg.norm(few, axis=1) / np.linalg.norm(every, axis=1)

@@ -22,18 +22,17 @@ class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 128
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 40
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 20
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
-    drawn: Annotated[
-        int,
-        Meta(ge=1, description="Items drawn a step, against each of which each taken one stands."),
-    ] = 64
-    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+    negatives: Annotated[
+        int, Meta(ge=1, le=1000, description="Items drawn at random against each taken one.")
+    ] = 4
+    batch: Annotated[int, Meta(ge=1, description="Interactions a step.")] = 2048
     learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
-    ] = 0.03
+    ] = 0.02
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.02
@@ -51,7 +50,7 @@ class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(
-            *(self.batch, 1.0, self.drawn, self.regularisation, self.learning_rate), pairwise=True
+            *(self.batch, self.negatives, self.regularisation, self.learning_rate), pairwise=True
         )
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
         return fit(plan, data, run, factors=self.factors, weigh=False)

@@ -21,20 +21,17 @@ class Gmf(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 40
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 20
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
     negatives: Annotated[
-        float, Meta(gt=0, le=1000, description="k: how often items not taken count per taken one.")
-    ] = 8.0
-    drawn: Annotated[
-        int, Meta(ge=1, description="Items drawn a step that stand for those; the more the better.")
-    ] = 4096
-    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+        int, Meta(ge=1, le=1000, description="k: items drawn at random against each taken one.")
+    ] = 8
+    batch: Annotated[int, Meta(ge=1, description="Interactions a step.")] = 2048
     learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
-    ] = 0.1
+    ] = 0.02
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.007
@@ -51,8 +48,6 @@ class Gmf(Struct, frozen=True, forbid_unknown_fields=True):
     )
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
-        how = Descent(
-            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate)
-        )
+        how = Descent(*(self.batch, self.negatives, self.regularisation, self.learning_rate))
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
         return fit(plan, data, run, factors=self.factors)

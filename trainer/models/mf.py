@@ -23,14 +23,16 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 256
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 128
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 32
     negatives: Annotated[
         int, Meta(ge=1, le=1000, description="Items drawn at random against each taken one.")
     ] = 8
-    learning_rate: Annotated[float, Meta(gt=0, description="A step's length.")] = 0.002
+    learning_rate: Annotated[
+        float, Meta(gt=0, description="A step's length at the start; it falls to 0.")
+    ] = 0.01
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.005

@@ -28,23 +28,20 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
     mlp_layers: Annotated[
         int, Meta(ge=1, le=8, description="Layers, each half as wide as the one before.")
     ] = 3
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 20
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 15
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
     negatives: Annotated[
-        float, Meta(gt=0, le=1000, description="k: how often items not taken count per taken one.")
-    ] = 8.0
-    drawn: Annotated[
-        int, Meta(ge=1, description="Items drawn a step that stand for those; the more the better.")
-    ] = 256
-    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+        int, Meta(ge=1, le=1000, description="k: items drawn at random against each taken one.")
+    ] = 8
+    batch: Annotated[int, Meta(ge=1, description="Interactions a step.")] = 2048
     learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
-    ] = 0.01
+    ] = 0.02
     regularisation: Annotated[
-        float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
-    ] = 0.0001
+        float, Meta(ge=0, description="λ: L2 of the layers, and for each example of what enters.")
+    ] = 0.004
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
     ] = 1e6
@@ -59,7 +56,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(
-            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate),
+            *(self.batch, self.negatives, self.regularisation, self.learning_rate),
             self.regularisation,
         )
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))

@@ -35,32 +35,29 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     gmf_epochs: Annotated[
         int,
         Meta(ge=0, le=1000, description="Passes of GMF alone before; 0: nothing is trained alone."),
-    ] = 256
-    mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 0
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 3
+    ] = 128
+    mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 10
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 2
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
     negatives: Annotated[
-        int, Meta(ge=1, le=1000, description="k: how often items not taken count per taken one.")
+        int, Meta(ge=1, le=1000, description="k: items drawn at random against each taken one.")
     ] = 8
-    drawn: Annotated[
-        int, Meta(ge=1, description="Items drawn a step that stand for those, where MLP is.")
-    ] = 256
-    batch: Annotated[int, Meta(ge=1, description="Users a step.")] = 128
+    batch: Annotated[int, Meta(ge=1, description="Interactions a step.")] = 2048
     gmf_learning_rate: Annotated[
-        float, Meta(gt=0, description="A step's length for GMF alone, as for MF.")
-    ] = 0.002
+        float, Meta(gt=0, description="A step's length at the start for GMF alone, as for MF.")
+    ] = 0.01
     mlp_learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start for MLP alone.")
-    ] = 0.01
+    ] = 0.02
     learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 1e-4
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.005
     mlp_regularisation: Annotated[
-        float, Meta(ge=0, description="The same for what enters MLP.")
-    ] = 1e-4
+        float, Meta(ge=0, description="The same for MLP: its layers and what enters them.")
+    ] = 0.004
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
     ] = 1e6
@@ -75,7 +72,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(
-            *(self.batch, self.negatives, self.drawn, self.regularisation, self.learning_rate),
+            *(self.batch, self.negatives, self.regularisation, self.learning_rate),
             self.mlp_regularisation,
         )
         of_gmf = StochasticDescent(self.negatives, self.regularisation, self.gmf_learning_rate)

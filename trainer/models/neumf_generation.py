@@ -89,7 +89,6 @@ def fitted_of(
             "anchors": ANCHORS,
             "half_steps": reading.half_steps,
             "last": reading.last,
-            "against_taken": isinstance(how, StochasticDescent),
         },
         ranker,
         tensors,

@@ -81,14 +81,15 @@ class Network(nn.Module):
         a = self._parts(user)[2]
         return self._mlp(a[:, None, :] + functional.embedding(items, self.b))
 
-    def pairs(self, user: Tensor, items: Tensor) -> Tensor:
-        """Logits (P,) of each of ``items`` (P,) for the user's row (P, d + 1 + m) beside it."""
+    def each(self, user: Tensor, items: Tensor) -> Tensor:
+        """Logits (B, M) of its own ``items`` (B, M) for each of the users' rows (B, d + 1 + m)."""
         p, c, a = self._parts(user)
-        logits = (
-            (p * functional.embedding(items, self.q)) @ self.unit_h() + self.bias[items] + c[:, 0]
-        )
+        logits = self.bias[items] + c
+        if self.factors:
+            q = functional.embedding(items, self.q)  # (B, M, d)
+            logits = logits + (q @ (p * self.unit_h())[:, :, None])[:, :, 0]
         if self.out.numel():
-            logits = logits + self._mlp(a + functional.embedding(items, self.b))
+            logits = logits + self._mlp(a[:, None, :] + functional.embedding(items, self.b))
         return logits
 
     def unit_h(self) -> Tensor:
@@ -98,6 +99,10 @@ class Network(nn.Module):
     def squares(self) -> Tensor:
         """What L2 weighs of each item's GMF vector and bias, (N,)."""
         return self.q.square().sum(1) + self.bias.square()
+
+    def layer_squares(self) -> Tensor:
+        """What L2 weighs of MLP's layers; were they free, they would make up for short a and b."""
+        return sum((weight.square().sum() for weight in self.weights), self.out.square().sum())
 
     def _parts(self, user: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d = self.factors
