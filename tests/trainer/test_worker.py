@@ -22,7 +22,9 @@ from tests.broker import free_ports
 from tests.trainer.archived import read
 from tests.trainer.released import release
 from tests.trainer.shop import send, settings_for, show, taste
+from trainer import worker as trainer_worker
 from trainer.archive import Archive
+from trainer.archiver import Archiver
 
 pytestmark = pytest.mark.kafka
 
@@ -353,6 +355,20 @@ def test_it_rolls_back_by_itself_what_people_do_not_click(
     worker.wait_for(lambda: worker.metric("rheos_rollbacks_total") == 1)
     assert worker.metric('rheos_live_answers{which="serving"}') == 400
     assert f"rolled back from {second}: 0.00% of 400 answers clicked" in worker.log()
+
+
+def test_taking_over_reads_no_tensors_of_what_serves(settings: Settings) -> None:
+    """Archiving waits for it, and a snapshot can be large."""
+    assert topics.ensure(settings) == []
+    store = LocalStore(settings.store_dir)
+    name = release(settings, store)
+    tensors = store.path(name) / "tensors.safetensors"
+    tensors.chmod(0o644)
+    tensors.write_bytes(b"torn")
+    with Archiver(settings) as archiver:
+        schedule = trainer_worker._schedule(settings, archiver)
+    # It knows that something serves, and since when: no first events are waited for.
+    assert schedule.due(10_000, time.monotonic()) == "new events"
 
 
 def test_a_wrong_model_stops_the_start(
