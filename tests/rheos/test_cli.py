@@ -321,8 +321,8 @@ def test_the_demo_s_parameters_are_the_model_s(model: str) -> None:
 
 def test_the_demo_s_parameters_give_way_to_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(environment=demo.environment()).trainer.parameters == {}
-    monkeypatch.setenv("RHEOS_TRAINER_MODEL", "mf")
-    assert load(environment=demo.environment()).trainer.parameters == demo.PARAMETERS["mf"]
+    monkeypatch.setenv("RHEOS_TRAINER_MODEL", "bpr")
+    assert load(environment=demo.environment()).trainer.parameters == demo.PARAMETERS["bpr"]
     monkeypatch.setenv("RHEOS_TRAINER_PARAMETERS", '{"epochs": 7}')
     assert load(environment=demo.environment()).trainer.parameters == {"epochs": 7}
 
