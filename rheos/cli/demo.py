@@ -15,8 +15,8 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "neumf": {"gmf_epochs": 60, "mlp_epochs": 3, "epochs": 1},
     "two_tower": {"epochs": 3},
 }
-"""Where a model's defaults, meant for more data, let who tries the demo wait: less work, which finds
-about as much at its gate. Not those of a file that sets ``trainer.model``."""
+"""Where a model's defaults, meant for more data, let who tries the demo wait: less work, which
+finds about as much at its gate. Not those of a file that sets ``trainer.model``."""
 
 
 def environment() -> dict[str, str]:
