@@ -29,8 +29,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 """What makes a fit of the small shop quick, for each model that several processes can fit."""
 
-SAME_BATCHES = {"two_tower"}
-"""Models whose processes share the very batches that one process alone would take."""
+OWN_DRAWS = {"lightgcn"}
+"""Models whose processes draw for themselves; the others share out what one alone would draw."""
 
 
 def torchrun(*words: str, **environment: str) -> str:
@@ -58,8 +58,7 @@ def test_both_processes_end_with_the_same_model(name: str, tmp_path: Path) -> No
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     np.testing.assert_allclose(first["items"], second["items"], atol=1e-6)
     alone = model_of(name, parameters).fit(some_data(), Run(seed=5, device="cpu"))
-    assert not np.array_equal(alone.item_vectors, np.zeros_like(alone.item_vectors))
-    if name in SAME_BATCHES:  # the sum over two processes is rounded otherwise
+    if name not in OWN_DRAWS:  # the sum over two processes is rounded otherwise
         np.testing.assert_allclose(first["items"], alone.item_vectors, atol=5e-3)
 
 
