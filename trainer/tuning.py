@@ -63,6 +63,16 @@ class _Window(msgspec.Struct, frozen=True):
     offsets: dict[str, tuple[int, int]]
 
 
+def check(settings: Settings) -> Mapping[str, Range]:
+    """What of the settings' model may be tried. Raises TuneError for nothing, SettingsError."""
+    name = settings.trainer.model
+    model_of(name, settings.trainer.parameters)
+    space = space_of(model_class(name))
+    if not space:
+        raise TuneError(f"the model {name} declares nothing to tune")
+    return space
+
+
 def tune(
     settings: Settings, trials: int, *, fresh: bool = False, progress: Progress = silent
 ) -> Tuned:
@@ -72,10 +82,7 @@ def tune(
     newest events. Raises TuneError, SettingsError, ArchiveError, KafkaError, OSError.
     """
     name, base = settings.trainer.model, settings.trainer.parameters
-    model_of(name, base)
-    space = space_of(model_class(name))
-    if not space:
-        raise TuneError(f"the model {name} declares nothing to tune")
+    space = check(settings)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(settings.data_dir) / "tune"
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,6 @@ def command(
     from rheos.settings import load
 
     settings = load()
-    broker.require(settings)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     cycle = importlib.import_module("trainer.cycle")
@@ -48,6 +47,8 @@ def command(
             raise
         raise CommandError("rheos tune needs Optuna: pip install 'rheos[tune]'") from None
     try:
+        tuning.check(settings)
+        broker.require(settings)
         with Stages() as stages, cycle.stdout_for_the_answer():
             found = tuning.tune(settings, trials, fresh=fresh, progress=stages)
     except tuning.TuneError as error:

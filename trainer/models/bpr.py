@@ -4,6 +4,7 @@ Rendle, Freudenthaler, Gantner & Schmidt-Thieme, "BPR: Bayesian Personalized Ran
 Feedback" (UAI 2009), section 4.3.1.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
@@ -13,6 +14,7 @@ from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_fit import Plan, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.neumf_training import Descent
+from trainer.search_space import Range
 
 
 class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +49,13 @@ class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "warm_start", "distributed"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "epochs": Range(5, 60, log=True),
+        "learning_rate": Range(0.003, 0.1, log=True),
+        "regularisation": Range(1e-3, 0.1, log=True),
+        "half_steps": Range(5.0, 1e6, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(

@@ -3,6 +3,7 @@
 He, Liao, Zhang, Nie, Hu & Chua, "Neural Collaborative Filtering" (WWW 2017), eq. 9.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
@@ -12,6 +13,7 @@ from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_fit import Plan, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.neumf_training import Descent
+from trainer.search_space import Range
 
 
 class Gmf(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +48,13 @@ class Gmf(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "probabilities", "warm_start", "distributed"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "epochs": Range(5, 60, log=True),
+        "learning_rate": Range(0.003, 0.1, log=True),
+        "regularisation": Range(5e-4, 0.05, log=True),
+        "half_steps": Range(5.0, 1e6, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(*(self.batch, self.negatives, self.regularisation, self.learning_rate))

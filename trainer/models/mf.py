@@ -5,6 +5,7 @@ Revisited" (RecSys 2020): a plain inner product with biases, trained as He et al
 theirs, is as good as what they hold against it.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
@@ -14,6 +15,7 @@ from trainer.models.model import Capability, Fitted, Run
 from trainer.models.neumf_fit import Plan, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.stochastic_descent import StochasticDescent
+from trainer.search_space import Range
 
 
 class Mf(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +49,13 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "probabilities", "warm_start"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "epochs": Range(32, 256, log=True),
+        "learning_rate": Range(0.002, 0.05, log=True),
+        "regularisation": Range(5e-4, 0.05, log=True),
+        "half_steps": Range(5.0, 1e6, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = StochasticDescent(self.negatives, self.regularisation, self.learning_rate)

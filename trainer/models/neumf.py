@@ -3,6 +3,7 @@
 He, Liao, Zhang, Nie, Hu & Chua, "Neural Collaborative Filtering" (WWW 2017), eq. 12.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
@@ -13,6 +14,7 @@ from trainer.models.neumf_fit import Plan, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.neumf_training import Descent
 from trainer.models.stochastic_descent import StochasticDescent
+from trainer.search_space import Range
 
 
 class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +71,16 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     can: ClassVar[frozenset[Capability]] = frozenset(
         {"item_vectors", "fold_in", "rerank", "probabilities", "warm_start", "distributed"}
     )
+    space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(16, 256, log=True),
+        "mlp_factors": Range(16, 256, log=True),
+        "gmf_epochs": Range(32, 256, log=True),
+        "gmf_learning_rate": Range(0.002, 0.05, log=True),
+        "learning_rate": Range(1e-5, 1e-3, log=True),
+        "regularisation": Range(5e-4, 0.05, log=True),
+        "mlp_regularisation": Range(1e-4, 0.05, log=True),
+        "half_steps": Range(5.0, 1e6, log=True),
+    }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
         how = Descent(

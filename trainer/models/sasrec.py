@@ -88,7 +88,6 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
     space: ClassVar[Mapping[str, Range]] = {
         "blocks": Range(1, 3),
         "dropout": Range(0.0, 0.6),
-        "epochs": Range(5, 100, log=True),
         "learning_rate": Range(3e-4, 1e-2, log=True),
         "negatives": Range(256, 8192, log=True),
     }
