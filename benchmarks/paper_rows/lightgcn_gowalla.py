@@ -1,9 +1,9 @@
 """LightGCN on Gowalla (He et al. 2020, table 4): K = 3, d = 64, full ranking.
 
-Without a GPU the row is what 90 minutes on a CPU reach, and how fast: the embeddings are left at
-moments of the training, and evaluating makes the curve. The fold-in is judged on Last.fm, where two
-trainings take seconds: users held out of one training are folded in, and held against the
-vectors that the other, which had them, gave them.
+How fast it learns is told beside: the embeddings are left at moments of the training, and
+evaluating makes the curve. The fold-in is judged on Last.fm, where two trainings take seconds:
+users held out of one training are folded in, and held against the vectors that the other, which
+had them, gave them.
 """
 
 import json
@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from msgspec import structs
 
 from benchmarks import graph_splits
 from benchmarks.paper_rows.row import PaperRow, at_least
@@ -28,13 +27,22 @@ from trainer.models.lightgcn import LightGCN
 from trainer.models.model import Run
 from trainer.models.propagation import adjacency_on, propagate
 
-MODEL = LightGCN(steps=800, batch=32768, negatives=8, learning_rate=0.03, half_steps=1e6, last=1000)
-GPU_STEPS, GPU_RATE = 10_000, 0.008
-"""What three minutes should be enough for on a GPU; not measured. More steps, shorter ones."""
-SMALL = LightGCN(steps=600, batch=8192, negatives=1, learning_rate=0.02, half_steps=1e6, last=1000)
-MOMENTS = 16
+MODEL = LightGCN(
+    steps=1200,
+    batch=32_768,
+    negatives=8,
+    learning_rate=0.015,
+    regularisation=1e-3,
+    half_steps=1e6,
+    last=1000,
+)
+"""The paper's loss, layers and length. Of eight negatives the hardest counts, and λ is ten times
+the paper's: chosen on a tenth of the training edges. One negative wants many times the steps.
+"""
+SMALL = LightGCN(half_steps=1e6, last=1000)
+MOMENTS = 8
 """The embeddings are left so often; the curve has one point each."""
-CURVE_USERS = 4000
+CURVE_USERS = 3000
 """So many users make a point of the curve: its standard error is about .003."""
 HELD_OUT = 0.2
 """Share of Last.fm's users that the second training does not see."""
@@ -42,15 +50,11 @@ HELD_OUT = 0.2
 
 def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
     curve: list[dict[str, float]] = []
-    device = device_of("auto")
-    model = MODEL
-    if device.type != "cpu":
-        model = structs.replace(MODEL, steps=GPU_STEPS, learning_rate=GPU_RATE)
-    every = model.steps // MOMENTS
+    every = MODEL.steps // MOMENTS
     wall, cpu = time.perf_counter(), time.process_time()
 
     def leave(done: int, embeddings: torch.Tensor) -> None:
-        if done % every and done != model.steps:
+        if done % every and done != MODEL.steps:
             return
         moment = {
             "steps": done,
@@ -62,9 +66,9 @@ def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
         (folder / "curve.json").write_text(json.dumps(curve), "utf-8")
 
     run = Run(seed=seed, threads=threads, device="auto")
-    model.watched(graph_splits.gowalla().train, run, leave)
+    MODEL.watched(graph_splits.gowalla().train, run, leave)
     _fold_in_pair(folder, run)
-    return {"device": str(device), "settings": msgspec.to_builtins(model)}
+    return {"device": str(device_of("auto")), "settings": msgspec.to_builtins(MODEL)}
 
 
 def evaluate(folder: Path) -> dict[str, Any]:
