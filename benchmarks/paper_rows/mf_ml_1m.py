@@ -2,7 +2,7 @@
 
 What Rendle, Krichene, Zhang & Anderson reach with a tuned inner product (RecSys 2020, table 1) is
 owed. Settings were chosen on items held out of the training part, the last ones of the users
-whose times are known; the test items judged none of them.
+whose times are known; the test items chose none of them.
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 Owed is what He et al. reach with pre-training and 32 predictive factors. Settings were chosen on
 items held out of the training part, the last ones of the users
-whose times are known; the test items judged none of them.
+whose times are known; the test items chose none of them.
 """
 
 from pathlib import Path
