@@ -48,9 +48,11 @@ from trainer.models.neumf import NeuMF
 from trainer.models.propagation import adjacency_on, propagate
 
 LEAST_RATIO = 5.0
-LARGE = LightGCN(steps=2 * REPORT, batch=2048, negatives=1, learning_rate=0.001)
+LARGE = LightGCN(
+    steps=2 * REPORT, batch=2048, negatives=1, learning_rate=0.001, regularisation=1e-4
+)
 """The paper's own settings: the second half of the steps is timed on Gowalla, without set-up."""
-SMALL = LightGCN(steps=4 * REPORT, batch=4096, negatives=1, learning_rate=0.03)
+SMALL = LightGCN(steps=4 * REPORT, batch=4096, negatives=1, learning_rate=0.03, regularisation=1e-4)
 SWEEPS, FEW_SWEEPS = 3, (1, 2, 4, 8)
 EPOCHS = (3, 6, 9)
 USERS = 400
