@@ -25,6 +25,9 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
+    members: Annotated[
+        int, Meta(ge=1, le=32, description="Descents that share the factors and are averaged.")
+    ] = 1
     epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the interactions.")] = 128
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
@@ -58,6 +61,9 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
     }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
+        if self.factors % self.members:
+            raise ValueError(f"mf: factors = {self.factors} are not members = {self.members} times")
         how = StochasticDescent(self.negatives, self.regularisation, self.learning_rate)
-        plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
+        reading = Reading(self.half_steps, self.last)
+        plan = Plan(how, self.epochs, self.warm_epochs, reading, members=self.members)
         return fit(plan, data, run, factors=self.factors, weigh=False)

@@ -23,6 +23,8 @@ class Plan(NamedTuple):
     """``epochs`` from the beginning, or ``warm_epochs`` from where the last fit ended.
 
     ``pretraining`` are the branches' own descents and epochs (section 3.4.1), GMF's first.
+    ``members``: so many inner products that share the factors, each with its own descent from its
+    own beginning, are averaged; from where the last fit ended they go on as one.
     """
 
     how: Descent | StochasticDescent
@@ -30,6 +32,7 @@ class Plan(NamedTuple):
     warm_epochs: int
     reading: Reading
     pretraining: tuple[tuple[Descent | StochasticDescent, int], ...] = ()
+    members: int = 1
 
 
 def fit(
@@ -61,8 +64,9 @@ def fit(
         if run.start is not None:
             start_from(made, run.start, data)
             how, epochs, stages = _gently(plan.how), plan.warm_epochs, []
+        members = plan.members if run.start is None else 1
         losses: list[float] = []
-        total = epochs + sum(count for _, count in stages)
+        total = members * epochs + sum(count for _, count in stages)
 
         def learn(part: Network, how: Descent | StochasticDescent, count: int) -> None:
             if isinstance(how, StochasticDescent):
@@ -79,7 +83,13 @@ def fit(
             learn(gmf, of_gmf, gmf_epochs)
             learn(mlp, of_mlp, mlp_epochs)
             made.join(gmf, mlp, HALF if mlp_epochs else 1.0)
-        learn(made, how, epochs)
+        if members > 1:
+            parts = [network(factors // members, 0, how) for _ in range(members)]
+            for part in parts:
+                learn(part, how, epochs)
+            made.average(parts)
+        else:
+            learn(made, how, epochs)
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
 
 

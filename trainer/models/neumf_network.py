@@ -6,6 +6,7 @@ Collaborative Filtering vs. Matrix Factorization Revisited" (RecSys 2020): witho
 must spend themselves on popularity, which L2 works against.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -113,6 +114,15 @@ class Network(nn.Module):
         for weight, bias in zip(self.weights, self.biases, strict=True):
             hidden = torch.relu(hidden @ weight + bias)
         return hidden @ self.out
+
+    @torch.no_grad()
+    def average(self, parts: Sequence["Network"]) -> None:
+        """Its logits are the mean of those of inner products, whose vectors stand end to end."""
+        share = len(parts) ** -0.5
+        self.users[:, : self.factors] = share * torch.cat([p.users[:, :-1] for p in parts], 1)
+        self.users[:, self.factors] = torch.stack([p.users[:, -1] for p in parts]).mean(0)
+        self.q.copy_(share * torch.cat([part.q for part in parts], 1))
+        self.bias.copy_(torch.stack([part.bias for part in parts]).mean(0))
 
     @torch.no_grad()
     def join(self, gmf: "Network", mlp: "Network", alpha: float) -> None:

@@ -9,6 +9,7 @@ from rheos.state import History
 from trainer.data_set import DataSet, of_interactions
 from trainer.evaluation.refit import in_memory
 from trainer.fitting import make
+from trainer.models.mf import Mf
 from trainer.models.model import Fitted, Run, Start
 from trainer.models.neumf import NeuMF
 from trainer.models.neumf_generation import Reading, fitted_of
@@ -214,3 +215,36 @@ def test_torchs_threads_are_as_before() -> None:
     model = NeuMF(factors=2, mlp_factors=4, epochs=1, gmf_epochs=0, mlp_epochs=0)
     model.fit(some_data(), Run(threads=before + 1))
     assert torch.get_num_threads() == before
+
+
+def test_an_average_has_the_mean_of_its_members_logits() -> None:
+    random = torch.Generator().manual_seed(3)
+    parts = [Network(Sizes(5, 7, 4), random, weigh=False, spread=1.0) for _ in range(3)]
+    for part in parts:
+        part.users[:, -1] = torch.randn(5, generator=random)
+        part.bias.data.copy_(torch.randn(7, generator=random))
+    made = Network(Sizes(5, 7, 12), random, weigh=False)
+    made.average(parts)
+    every = torch.arange(7)
+    expected = torch.stack([part.block(part.users, every) for part in parts]).mean(0)
+    torch.testing.assert_close(made.block(made.users, every), expected)
+    kept, lengths = parts[0].users[:, :-1].square().sum(1), made.users[:, :-1].square().sum(1)
+    assert (lengths < 2 * kept.max()).all()  # L2 means the same to the fold-in
+
+
+def test_members_of_mf_begin_apart_and_share_the_factors() -> None:
+    data = of_interactions(["a", "a", "b", "c"], ["x", "y", "y", "z"], [1, 2, 3, 4])
+    told: list[tuple[int, int]] = []
+    run = Run(seed=1, progress=lambda stage, done, total: told.append((done, total)))
+    one, two = (Mf(factors=4, members=members, epochs=3) for members in (1, 2))
+    fitted = two.fit(data, run)
+    assert told[-1] == (6, 6)
+    assert fitted.item_vectors.shape == one.fit(data, run).item_vectors.shape
+    halves = fitted.item_vectors[:, :2], fitted.item_vectors[:, 2:4]
+    assert np.abs(halves[0] - halves[1]).min() > 1e-4
+    assert np.isfinite(fitted.item_vectors).all()
+    again = two.fit(data, run._replace(start=Start(data.user_ids, data.item_ids, fitted.keep)))
+    assert told[-1] == (two.warm_epochs, two.warm_epochs)  # as one, from where they ended
+    assert np.isfinite(again.item_vectors).all()
+    with pytest.raises(ValueError, match="factors = 4 are not members = 3 times"):
+        Mf(factors=4, members=3).fit(data, run)
