@@ -11,8 +11,9 @@ not held against the encoder by 15 %.
 
 All hyperparameters were chosen without the last items: those of the baselines on each user's last
 item but one, by NDCG@10 over the grids below, for each seed anew; the encoder's by hand on the five
-items before the last, under a seed that is none of the row's. Of the encoder's earlier rounds three
-were evaluated on seed 0's last items too; what led to the present settings was not.
+items before the last, under a seed that is none of the row's (among equal times its five may be
+another seed's last). Of the encoder's earlier rounds three were evaluated on seed 0's last items
+too; what led to the present settings was not.
 """
 
 import json
