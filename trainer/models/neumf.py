@@ -38,8 +38,8 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, le=1000, description="Passes of GMF alone before; 0: nothing is trained alone."),
     ] = 128
-    mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 10
-    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 2
+    mlp_epochs: Annotated[int, Meta(ge=0, le=1000, description="Passes of MLP alone before.")] = 0
+    epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 1
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
     ] = 10
@@ -53,7 +53,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     mlp_learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start for MLP alone.")
     ] = 0.02
-    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 1e-4
+    learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 2e-5
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.005
