@@ -1,8 +1,9 @@
 """Several processes fit one model together: each takes its share of every batch (data parallel).
 
-Every process holds the whole model and the whole data set, draws the same batches from the same
-seed, and works on its own share of each. Gradients are added up before each step, so all processes
-take the same steps. Alone (without ``torchrun``) a share is everything and nothing is added up.
+Every process holds the whole model and the whole data set and works on its own share of each batch:
+a part of what all draw from the same seed, or what it draws for itself. Gradients are added up
+before each step, so all processes take the same steps. Alone (without ``torchrun``) a share is
+everything and nothing is added up.
 """
 
 import logging
@@ -47,6 +48,14 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             if parameter.grad is None:  # nothing in this share touched it
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
+
+
+@torch.no_grad()
+def as_the_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Each tensor becomes the first process's, in place: other machines may round otherwise."""
+    if processes() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def leave(status: int) -> NoReturn:

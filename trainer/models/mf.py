@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from trainer.data_set import DataSet
 from trainer.models.model import Capability, Fitted, Run
-from trainer.models.neumf_fit import Plan, fit
+from trainer.models.neumf_fit import Plan, check_members, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.stochastic_descent import StochasticDescent
 from trainer.search_space import Range
@@ -61,8 +61,7 @@ class Mf(Struct, frozen=True, forbid_unknown_fields=True):
     }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
-        if self.factors % self.members:
-            raise ValueError(f"mf: factors = {self.factors} are not members = {self.members} times")
+        check_members("mf", self.factors, self.members)
         how = StochasticDescent(self.negatives, self.regularisation, self.learning_rate)
         reading = Reading(self.half_steps, self.last)
         plan = Plan(how, self.epochs, self.warm_epochs, reading, members=self.members)

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from trainer.data_set import DataSet
 from trainer.models.model import Capability, Fitted, Run
-from trainer.models.neumf_fit import Plan, fit
+from trainer.models.neumf_fit import Plan, check_members, fit
 from trainer.models.neumf_generation import Reading
 from trainer.models.neumf_training import Descent
 from trainer.models.stochastic_descent import StochasticDescent
@@ -27,13 +27,16 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     A pair counts with the size of its mean weight; a pair of negative weight is a target of 0.
     """
 
-    factors: Annotated[int, Meta(ge=1, le=512, description="Length d of GMF's vectors.")] = 64
+    factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of GMF's vectors.")] = 64
     mlp_factors: Annotated[
         int, Meta(ge=2, le=512, description="Width of MLP's first layer, and of what enters it.")
     ] = 64
     mlp_layers: Annotated[
         int, Meta(ge=1, le=8, description="MLP's layers, each half as wide as the one before.")
     ] = 3
+    gmf_members: Annotated[
+        int, Meta(ge=1, le=32, description="Descents of GMF alone that share its factors.")
+    ] = 1
     gmf_epochs: Annotated[
         int,
         Meta(ge=0, le=1000, description="Passes of GMF alone before; 0: nothing is trained alone."),
@@ -83,6 +86,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:
+        check_members("neumf", self.factors, self.gmf_members)
         how = Descent(
             *(self.batch, self.negatives, self.regularisation, self.learning_rate),
             self.mlp_regularisation,
@@ -91,6 +95,6 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         of_mlp = how._replace(learning_rate=self.mlp_learning_rate)
         alone = ((of_gmf, self.gmf_epochs), (of_mlp, self.mlp_epochs))
         reading = Reading(self.half_steps, self.last)
-        plan = Plan(how, self.epochs, self.warm_epochs, reading, alone)
+        plan = Plan(how, self.epochs, self.warm_epochs, reading, alone, self.gmf_members)
         sizes = {name: getattr(self, name) for name in ("factors", "mlp_factors", "mlp_layers")}
         return fit(plan, data, run, **sizes)

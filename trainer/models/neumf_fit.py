@@ -6,6 +6,7 @@ import torch
 
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
+from trainer.distributed import as_the_first
 from trainer.models.model import Fitted, Run
 from trainer.models.neumf_generation import Reading, fitted_of, start_from
 from trainer.models.neumf_network import Network, Sizes
@@ -23,8 +24,9 @@ class Plan(NamedTuple):
     """``epochs`` from the beginning, or ``warm_epochs`` from where the last fit ended.
 
     ``pretraining`` are the branches' own descents and epochs (section 3.4.1), GMF's first.
-    ``members``: so many inner products that share the factors, each with its own descent from its
-    own beginning, are averaged; from where the last fit ended they go on as one.
+    ``members``: an inner product that is trained alone is the mean of so many, which share the
+    factors, each with its own descent from its own beginning. A fit from the last one goes on with
+    all as one.
     """
 
     how: Descent | StochasticDescent
@@ -33,6 +35,12 @@ class Plan(NamedTuple):
     reading: Reading
     pretraining: tuple[tuple[Descent | StochasticDescent, int], ...] = ()
     members: int = 1
+
+
+def check_members(model: str, factors: int, members: int) -> None:
+    """Raises ValueError where members cannot share the factors."""
+    if factors % members:
+        raise ValueError(f"{model}: factors = {factors} are not members = {members} times")
 
 
 def fit(
@@ -66,7 +74,8 @@ def fit(
             how, epochs, stages = _gently(plan.how), plan.warm_epochs, []
         members = plan.members if run.start is None else 1
         losses: list[float] = []
-        total = members * epochs + sum(count for _, count in stages)
+        total = members * (stages[0][1] if stages else epochs)
+        total += stages[1][1] + epochs if stages else 0
 
         def learn(part: Network, how: Descent | StochasticDescent, count: int) -> None:
             if isinstance(how, StochasticDescent):
@@ -76,20 +85,27 @@ def fit(
             for loss in passes:
                 losses.append(loss)
                 run.progress("fit", len(losses), total)
+            if isinstance(how, StochasticDescent):  # which each process does for itself
+                as_the_first([part.users, *part.parameters()])
+
+        def learn_mean(whole: Network, how: Descent | StochasticDescent, count: int) -> None:
+            if members == 1:
+                learn(whole, how, count)
+                return
+            parts = [network(factors // members, 0, how) for _ in range(members)]
+            for part in parts:
+                learn(part, how, count)
+            whole.average(parts)
 
         if stages:
             (of_gmf, gmf_epochs), (of_mlp, mlp_epochs) = stages
             gmf, mlp = network(factors, 0, of_gmf), network(0, mlp_factors, of_mlp)
-            learn(gmf, of_gmf, gmf_epochs)
+            learn_mean(gmf, of_gmf, gmf_epochs)
             learn(mlp, of_mlp, mlp_epochs)
             made.join(gmf, mlp, HALF if mlp_epochs else 1.0)
-        if members > 1:
-            parts = [network(factors // members, 0, how) for _ in range(members)]
-            for part in parts:
-                learn(part, how, epochs)
-            made.average(parts)
-        else:
             learn(made, how, epochs)
+        else:
+            learn_mean(made, how, epochs)
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
 
 
