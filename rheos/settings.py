@@ -257,8 +257,8 @@ class TrainerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 500
     gate_tolerance: Annotated[
         float,
-        Meta(ge=0, lt=1, description="Share of NDCG that a new model may fall short by."),
-    ] = 0.02
+        Meta(ge=0, lt=1, description="Share of NDCG that a new model may surely fall short by."),
+    ] = 0.0
     gate_confidence: Annotated[
         float,
         Meta(ge=0.5, lt=1, description="How sure the gate must be that a model is worse than so."),
