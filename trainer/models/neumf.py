@@ -45,7 +45,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes of both together.")] = 1
     warm_epochs: Annotated[
         int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
-    ] = 10
+    ] = 32
     negatives: Annotated[
         int, Meta(ge=1, le=1000, description="k: items drawn at random against each taken one.")
     ] = 8

@@ -65,17 +65,17 @@ def fit(
             spread = SPREAD if isinstance(how, StochasticDescent) else None
             return Network(sizes, random, weigh=weigh, spread=spread).to(device)
 
-        made = network(factors, mlp_factors, plan.how)
-        how, epochs, stages = plan.how, plan.epochs, list(plan.pretraining)
-        if not stages or not stages[0][1]:
-            stages = []  # without a trained GMF there is nothing to join
-        if run.start is not None:
-            start_from(made, run.start, data)
-            how, epochs, stages = _gently(plan.how), plan.warm_epochs, []
-        members = plan.members if run.start is None else 1
+        alone = plan.pretraining
+        if not alone or not alone[0][1]:
+            alone = ()  # without a trained GMF there is nothing to join
+        made = network(factors, mlp_factors, alone[0][0] if alone else plan.how)
         losses: list[float] = []
-        total = members * (stages[0][1] if stages else epochs)
-        total += stages[1][1] + epochs if stages else 0
+        if run.start is not None:
+            total = plan.warm_epochs + (plan.epochs if alone and not alone[1][1] else 0)
+        elif alone:
+            total = plan.members * alone[0][1] + alone[1][1] + plan.epochs
+        else:
+            total = plan.members * plan.epochs
 
         def learn(part: Network, how: Descent | StochasticDescent, count: int) -> None:
             if isinstance(how, StochasticDescent):
@@ -89,23 +89,32 @@ def fit(
                 as_the_first([part.users, *part.parameters()])
 
         def learn_mean(whole: Network, how: Descent | StochasticDescent, count: int) -> None:
-            if members == 1:
+            if plan.members == 1:
                 learn(whole, how, count)
                 return
-            parts = [network(factors // members, 0, how) for _ in range(members)]
+            parts = [network(factors // plan.members, 0, how) for _ in range(plan.members)]
             for part in parts:
                 learn(part, how, count)
             whole.average(parts)
 
-        if stages:
-            (of_gmf, gmf_epochs), (of_mlp, mlp_epochs) = stages
+        if run.start is not None:
+            start_from(made, run.start, data)
+            if alone and not alone[1][1]:
+                # The inner product goes on as it began; MLP, never trained alone, adds little.
+                learn(made, _gently(alone[0][0]), plan.warm_epochs)
+                learn(made, plan.how, plan.epochs)
+            else:
+                # Together, and in steps that new users and items can learn by.
+                learn(made, _gently(alone[1][0] if alone else plan.how), plan.warm_epochs)
+        elif alone:
+            (of_gmf, gmf_epochs), (of_mlp, mlp_epochs) = alone
             gmf, mlp = network(factors, 0, of_gmf), network(0, mlp_factors, of_mlp)
             learn_mean(gmf, of_gmf, gmf_epochs)
             learn(mlp, of_mlp, mlp_epochs)
             made.join(gmf, mlp, HALF if mlp_epochs else 1.0)
-            learn(made, how, epochs)
+            learn(made, plan.how, plan.epochs)
         else:
-            learn_mean(made, how, epochs)
+            learn_mean(made, plan.how, plan.epochs)
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
 
 
