@@ -5,8 +5,9 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 Federated Optimization" (ICLR 2021), algorithm 2.
 
 What this is and is not: all clients run here, one after the other, on an archive that has every
-event. It shows what such training costs in quality; it moves no data and protects nobody. A client's change of the item vectors can tell what its users did; ``private_mf`` is the
-model that bounds this.
+event. It shows what such training costs in quality; it moves no data and protects nobody. A
+client's change of the item vectors can tell what its users did; ``private_mf`` is the model that
+bounds this.
 """
 
 import math
