@@ -12,7 +12,7 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "bpr": {"epochs": 8},
     "gmf": {"epochs": 8},
     "mlp": {"epochs": 8},
-    "neumf": {"gmf_epochs": 60, "mlp_epochs": 3, "epochs": 1},
+    "neumf": {"gmf_epochs": 60},
     "two_tower": {"epochs": 3},
 }
 """Where a model's defaults, meant for more data, let who tries the demo wait: less work, which
