@@ -28,7 +28,7 @@ from trainer.models.model import Run
 from trainer.models.propagation import adjacency_on, propagate
 
 MODEL = LightGCN(
-    steps=1200,
+    steps=3600,
     batch=32_768,
     negatives=8,
     learning_rate=0.015,

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.paper_rows.row import DATA
 from rheos.generation import Generation
+from rheos.settings import Settings
 from rheos.snapshot_store import LocalStore
 from trainer import fitting
 from trainer.evaluation import metrics, split
@@ -15,8 +16,6 @@ from trainer.models.model import Model, Run, silent
 
 FOLDER = "ncf-ml-1m"
 K = 10
-DEPTH = 1000
-"""Items that retrieval hands to the ranker, of 3,706: the sampled candidates are drawn from all."""
 STORE, USERS = "generations", "user_vectors.npy"
 
 
@@ -42,22 +41,23 @@ def evaluate(folder: Path) -> dict[str, float]:
 def served(folder: Path) -> dict[str, float]:
     """The same through the path that serves: encoder, retrieval to a depth, ranker.
 
-    Users are encoded from what they have in the training part, all of it. What retrieval leaves
-    behind stands below all that the ranker saw.
+    Users are encoded from the last interactions of the training part, as many as the stream keeps,
+    and as many items are retrieved for the ranker as the settings say. What retrieval leaves behind
+    stands below all that the ranker saw.
     """
+    depth, size = Settings().retrieval.vector_depth, Settings().history.size
     store = LocalStore(folder / STORE)
     (name,) = store.names()
-    snapshot = store.get(name)
-    snapshot.manifest.encoder["last"] = len(snapshot.item_ids)  # the whole history
-    generation, given = Generation(snapshot), split.read_ncf(DATA / FOLDER)
+    generation, given = Generation(store.get(name)), split.read_ncf(DATA / FOLDER)
     assert generation.ranker is not None
     data, begins, better, tied = given.train, given.train.begins(), [], []
     for row, user in enumerate(data.user_ids):
         span = slice(int(begins[row]), int(begins[row + 1]))
-        vector = generation.encoder.encode([data.history(span)])[0]
+        kept = slice(max(span.start, span.stop - size), span.stop)
+        vector = generation.encoder.encode([data.history(kept)])[0]
         scores = generation.item_vectors @ vector[: generation.dimensions]
         scores[data.items[span]] = -np.inf
-        reached = np.argpartition(-scores, DEPTH)[:DEPTH]
+        reached = np.argpartition(-scores, depth)[:depth]
         scores -= 1e6
         scores[reached] = generation.ranker.score(vector, reached)
         rows = np.array([generation.row_of.get(item, -1) for item in given.candidates[user]])
@@ -66,4 +66,4 @@ def served(folder: Path) -> dict[str, float]:
         better.append(above)
         tied.append(beside)
     found = metrics.of_targets(better, tied, K)
-    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg, "depth": DEPTH}
+    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg, "depth": depth, "history": size}
