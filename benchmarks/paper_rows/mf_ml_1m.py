@@ -13,7 +13,7 @@ from benchmarks.paper_rows import ncf_split
 from benchmarks.paper_rows.row import PaperRow, at_least
 from trainer.models.mf import Mf
 
-MODEL = Mf(factors=4 * 192, members=4, epochs=192)
+MODEL = Mf(factors=4 * 192, members=4)
 
 
 def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
