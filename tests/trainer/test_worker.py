@@ -205,7 +205,8 @@ def test_waiting_for_a_broker_costs_no_threads_and_no_files(
 
     before, attempts = held(), worker.log().count(said)
     worker.wait_for(lambda: worker.log().count(said) >= attempts + 2)
-    assert held() == before
+    # The thread that answered /readyz may have been among them.
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
     assert worker.ask("/healthz")[0] == 200
     assert worker.stop() < 5
 

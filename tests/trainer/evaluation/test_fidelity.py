@@ -14,7 +14,7 @@ UNDAMPED: dict[str, dict[str, Any]] = {
     "als": {"factors": 8, "half_steps": 1e9, "floor": 0.0, "last": 100},
     "mf": {"factors": 8, "epochs": 300, "negatives": 4, "learning_rate": 0.01}
     | {"regularisation": 0.05},
-    "gmf": {"factors": 8, "epochs": 25, "negatives": 4.0, "regularisation": 0.05},
+    "gmf": {"factors": 8, "epochs": 25, "negatives": 4, "regularisation": 0.05},
 }
 
 
