@@ -38,17 +38,20 @@ def evaluate(folder: Path) -> dict[str, float]:
     return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg}
 
 
-def served(folder: Path) -> dict[str, float]:
+def served(folder: Path, history: int | None = None) -> dict[str, Any]:
     """The same through the path that serves: encoder, retrieval to a depth, ranker.
 
-    Users are encoded from the last interactions of the training part, as many as the stream keeps,
-    and as many items are retrieved for the ranker as the settings say. What retrieval leaves behind
-    stands below all that the ranker saw.
+    Users are encoded from ``history`` of their interactions, which have no times here, or all; as
+    many items are retrieved for the ranker as the settings say. What retrieval leaves behind stands
+    below all that the ranker saw.
     """
-    depth, size = Settings().retrieval.vector_depth, Settings().history.size
+    depth = Settings().retrieval.vector_depth
     store = LocalStore(folder / STORE)
     (name,) = store.names()
-    generation, given = Generation(store.get(name)), split.read_ncf(DATA / FOLDER)
+    snapshot = store.get(name)
+    size = len(snapshot.item_ids) if history is None else history
+    snapshot.manifest.encoder["last"] = size
+    generation, given = Generation(snapshot), split.read_ncf(DATA / FOLDER)
     assert generation.ranker is not None
     data, begins, better, tied = given.train, given.train.begins(), [], []
     for row, user in enumerate(data.user_ids):
@@ -66,4 +69,4 @@ def served(folder: Path) -> dict[str, float]:
         better.append(above)
         tied.append(beside)
     found = metrics.of_targets(better, tied, K)
-    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg, "depth": depth, "history": size}
+    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg, "depth": depth, "history": history}
