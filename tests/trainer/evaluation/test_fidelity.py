@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rheos.generation import Generation
+from trainer import fitting
 from trainer.data_set import DataSet, of_interactions
-from trainer.evaluation.fidelity import Fidelity, fold_in_fidelity, hide
+from trainer.evaluation import refit, served
+from trainer.evaluation.fidelity import Fidelity, Hidden, fold_in_fidelity, hide
 from trainer.models import model_of
 from trainer.models.model import Run
 
@@ -56,6 +59,34 @@ def test_a_folded_in_user_finds_nearly_as_much_as_a_fitted_one(name: str) -> Non
     found = fold_in_fidelity(model_of(name, UNDAMPED[name]), hidden, 10, Run())
     assert found.fitted > 0.3
     assert found.kept >= 0.95
+
+
+def test_neumf_served_finds_nearly_as_much_as_its_ranker_of_fitted_users() -> None:
+    hidden = hide(tastes(), 60, 0.3, np.random.default_rng(2))
+    model = model_of(
+        "neumf",
+        {"factors": 8, "mlp_factors": 8, "gmf_epochs": 150, "negatives": 4}
+        | {"gmf_learning_rate": 0.03, "regularisation": 0.05},
+    )
+    fitted = fitting.fit(model, hidden.all_users, Run())
+    generation = refit.in_memory(fitting.make(1, model, fitted, hidden.all_users, {}))
+    assert generation.ranker is not None
+    rows = np.arange(len(generation.item_ids))
+    offline = [generation.ranker.score(fitted.user_vectors[user], rows) for user in hidden.users]
+    found = served.scores(generation, hidden.histories, [None] * len(hidden.users), depth=40)
+    assert recall(generation, list(found), hidden) >= 0.97 * recall(generation, offline, hidden)
+    assert recall(generation, offline, hidden) > 0.3
+
+
+def recall(generation: Generation, scores: list[Any], hidden: Hidden, k: int = 10) -> float:
+    """Of the hidden items, among those that a user does not have."""
+    hits = []
+    for own, history, targets in zip(scores, hidden.histories, hidden.targets, strict=True):
+        left = np.array(own, np.float64)
+        left[[generation.row_of[item] for item in history.item_ids]] = -np.inf
+        best = {generation.item_ids[row] for row in np.argsort(-left)[:k]}
+        hits.append(len(best & set(targets)) / min(k, len(targets)))
+    return float(np.mean(hits))
 
 
 def test_kept_is_the_share_of_the_fitted_users_recall() -> None:
