@@ -300,6 +300,7 @@ def test_status_names_generation_view_and_readiness(client: httpx.Client) -> Non
     assert status["generation"]["report"] is False
     assert status["view"]["items"] == 40
     assert status["swaps"] == {"done": 1, "refused_generation": None, "refused_reason": None}
+    client.get("/v1/users/anna/recommendations")
     text = client.get("/metrics").text
     assert "rheos_view_users" in text
     assert 'rheos_request_seconds_count{route="/v1/users/{user_id}/recommendations"' in text
