@@ -26,6 +26,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from benchmarks import report
 from rheos.catalogue import Attribute, Item, UserAttributes
 from rheos.generation import Generation

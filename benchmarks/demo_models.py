@@ -24,6 +24,9 @@ from typing import Any
 
 import httpx
 
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from benchmarks import report
 from rheos.cli.play_demo import CUSTOMER
 from trainer.models import MODELS

@@ -13,9 +13,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.recomputation import latest, recompute
 from benchmarks.report import arguments, finish, note

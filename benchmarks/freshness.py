@@ -14,10 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import random_generation
 from benchmarks.connection import Connection, percentiles

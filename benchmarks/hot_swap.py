@@ -18,6 +18,9 @@ import numpy as np
 from confluent_kafka import Producer
 from safetensors.numpy import load_file
 
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from benchmarks import random_generation
 from benchmarks.connection import Connection, percentiles
 from benchmarks.recomputation import CHECKPOINT, read
