@@ -21,9 +21,9 @@ from rheos.topics import Topics
 SESSION_S = 10
 HOLD_S = 5.0
 """Who loses the partition leads for so long still: each rebalance takes it away for a moment."""
-REJOIN_S = 60.0
-"""Who waits joins anew so often: after a crash of the broker, groups were seen in which nobody held
-the partition, until somebody joined. Who holds it keeps it then."""
+REJOIN_S = 20.0
+"""Who waits joins anew so often; who holds the partition keeps it then. kafka-python 3.0 forgets to
+take up what it was given where metadata changed meanwhile, and nobody holds the partition then."""
 _MOST_SILENT_S = 300  # between two calls of `leads`
 
 
@@ -59,8 +59,9 @@ class Leadership:
 
     def _join(self) -> None:
         self._joined = time.monotonic()
+        topic = Topics(self._settings).generations
         self._consumer = KafkaConsumer(
-            Topics(self._settings).generations,
+            topic,
             bootstrap_servers=self._settings.kafka.bootstrap.split(","),
             group_id=f"{self._settings.kafka.prefix}.trainer",
             # Who has it keeps it when another one joins: a fit is not to be thrown away.
@@ -71,3 +72,6 @@ class Leadership:
             enable_auto_commit=False,
             auto_offset_reset="latest",
         )
+        # Known before the group is joined: metadata that comes while it joins is what REJOIN_S
+        # tells of.
+        self._consumer.partitions_for_topic(topic)

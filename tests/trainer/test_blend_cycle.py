@@ -67,7 +67,7 @@ def test_the_gate_asks_of_both_as_they_are_served(
     broker: KafkaProcess, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for(
-        broker.bootstrap, prefix, tmp_path, blend="linear", gate_tolerance=0.9, gate_min_events=30
+        broker.bootstrap, prefix, tmp_path, blend="linear", gate_tolerance=0.9, gate_min_events=300
     )
     store = LocalStore(settings.store_dir)
     send(settings, visits(2500))
