@@ -6,9 +6,12 @@ from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.browser.fake_api import FakeApi, FakeServer, serve
+
+PATIENCE_MS = 60_000
+"""For what a busy machine delays; nothing waits so long for what is there."""
 
 
 class OpenPage(Protocol):
@@ -19,6 +22,7 @@ class OpenPage(Protocol):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
         # Playwright gives each launch a user-data-dir of its own.
         launched = await playwright.chromium.launch(
@@ -35,7 +39,7 @@ def open_page(browser: Browser) -> OpenPage:
         context = await browser.new_context(
             **{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options}
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         page = await context.new_page()
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))

@@ -70,6 +70,8 @@ class FakeApi:
         self.ready = True
         self.is_empty = False
         self.stream_delay_s = 0.03
+        self.is_stream_held = False  # until `release_stream`
+        self._unfolded: list[tuple[str, str, str, int, int]] = []
         self.refuse_events = False
         self.lag_messages = 0
         self.stream_now_ms: int | None = None  # the wall clock rules without it
@@ -182,17 +184,19 @@ class FakeApi:
         self.posted.append(event)
         user = event["user_id"]
         offset = self.offsets[user] = self.offsets.get(user, 6_000) + 1
-        asyncio.get_running_loop().call_later(
-            self.stream_delay_s,
-            self._fold,
-            user,
-            event["item_id"],
-            event["type"],
-            int(time.time() * 1000),
-            offset,
-        )
+        record = (user, event["item_id"], event["type"], int(time.time() * 1000), offset)
+        if self.is_stream_held:
+            self._unfolded.append(record)
+        else:
+            asyncio.get_running_loop().call_later(self.stream_delay_s, self._fold, *record)
         await asyncio.sleep(0.006)
         return JSONResponse({"events": [{"partition": 2, "offset": offset}]}, 202)
+
+    def release_stream(self) -> None:
+        """Folds in what was held back, and from now on what comes after its delay."""
+        self.is_stream_held = False
+        while self._unfolded:
+            self._fold(*self._unfolded.pop(0))
 
     def _fold(self, user: str, item: str, kind: str, time_ms: int, offset: int) -> None:
         entry = {"item_id": item, "type": kind, "time_ms": time_ms, "weight": 1.0}
@@ -275,7 +279,7 @@ class FakeServer:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._server.started:
             if time.monotonic() > deadline:
                 raise TimeoutError("the fake API did not start")

@@ -34,7 +34,7 @@ class LiveStack:
             "RHEOS_STREAM_PORT": str(stream_port),
         }
         self.settings = settings.load(environment=self.variables)
-        self.api = httpx.Client(base_url=self.url, trust_env=False, timeout=20)
+        self.api = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._decisions = 0
 
@@ -61,7 +61,7 @@ class LiveStack:
         process = self._workers.pop(worker)
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -74,7 +74,7 @@ class LiveStack:
     def log(self, worker: str) -> Path:
         return self.data_dir / f"{worker}.log"
 
-    def wait_ready(self, timeout_s: float = 60) -> None:
+    def wait_ready(self, timeout_s: float = 120) -> None:
         self.until(lambda: self.api.get("readyz").status_code == 200, timeout_s)
 
     def post(self, path: str, content: Any) -> Any:
@@ -82,7 +82,7 @@ class LiveStack:
         assert response.is_success, response.text
         return response.json()
 
-    def until(self, holds: Any, timeout_s: float = 30) -> None:
+    def until(self, holds: Any, timeout_s: float = 60) -> None:
         """Waits until ``holds()`` is true; a refused connection is not yet."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -89,11 +89,11 @@ async def test_a_click_goes_through_kafka_and_back_and_the_list_changes_within_a
             assert before[count % 3] not in after
             await expect(page.locator(".entry-title").first).to_have_text(before[count % 3])
         measured = await page.locator(".column .hidden").all_inner_texts()
-        milliseconds = sorted(int(text.split(" ms")[0].replace(",", "")) for text in measured)
+        milliseconds = [int(text.split(" ms")[0].replace(",", "")) for text in measured]
         print("milliseconds from click to changed list:", milliseconds)
-        assert milliseconds[len(milliseconds) // 2] < 1_000
+        assert sorted(milliseconds)[len(milliseconds) // 2] < 1_000
         reading = await page.locator("#gauge-ms").inner_text()
-        assert 0 < int(reading.replace(",", "")) < 5_000
+        assert 0 < int(reading.replace(",", "")) in milliseconds
 
 
 async def test_the_list_does_not_change_while_no_stream_worker_runs_and_does_when_one_comes_back(
