@@ -1,19 +1,75 @@
 """Interactions held out of a data set within a fit, to see when to stop.
 
 Not the gate's: those are the newest by arrival, and no fit ever sees them.
+
+validation = Validation(data, patience, run.start, random)
+for epoch in range(epochs):
+    loss = ...                                   # of an epoch over validation.train
+    validation.check(loss)                       # raises DivergedError
+    if validation.ends(epoch, scores, state):
+        break
+if validation.best is not None:
+    go back to it
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet, Mask
-from trainer.early_stopping import DivergedError
+from trainer.early_stopping import DivergedError, EarlyStopping
 from trainer.evaluation import metrics
+from trainer.models.model import Start
+
+ONE_IN, MOST_USERS = 20, 1000
+"""One user of so many is held out to see when to stop, and so many at most."""
 
 _AT_ONCE = 256  # (256, items) float32 scores: 100 MB for 100,000 items
+
+State = TypeVar("State")
+
+Score = Callable[[Int32s], Float32s]
+"""Gives user rows (B,) their scores (B, N) of all items, an array that may be written to."""
+
+
+class Validation(Generic[State]):
+    """Ends a fit after ``patience`` looks at held-out items without a gain, and keeps the best.
+
+    ``train`` is what to learn from: all of the data where nothing is held out. That is so without
+    patience, and for a fit that begins with a ``start``: it begins with a model that was fitted on
+    the items that would be held out, and that no later one would seem better than.
+    """
+
+    def __init__(
+        self, data: DataSet, patience: int, start: Start | None, random: np.random.Generator
+    ) -> None:
+        self._held: HeldOut | None = None
+        if patience and start is None:
+            self._held = hold_out(data, min(MOST_USERS, len(data.user_ids) // ONE_IN), random)
+        self.train = data if self._held is None else self._held.train
+        self.best: State | None = None
+        self._stopping = EarlyStopping(max(1, patience))
+
+    def check(self, loss: float) -> None:
+        """As ``EarlyStopping.check``."""
+        self._stopping.check(loss)
+
+    def ends(self, step: int, scores: Callable[[], Score], state: Callable[[], State]) -> bool:
+        """Whether to end after ``step``; ``state`` is asked for what is the best so far.
+
+        Neither is called where nothing is held out. Raises DivergedError.
+        """
+        if self._held is None or not len(self._held.users):
+            return False
+        if self._stopping.improved(step, self._held.ndcg(scores())):
+            self.best = state()
+        return self._stopping.is_over
+
+    def curve(self) -> dict[str, list[float]]:
+        """How the fit went, for its report."""
+        return self._stopping.curve("ndcg@20")
 
 
 class HeldOut(NamedTuple):
@@ -25,10 +81,9 @@ class HeldOut(NamedTuple):
     users: Int32s
     items: Int32s
 
-    def ndcg(self, score: Callable[[Int32s], Float32s], k: int = 20) -> float:
+    def ndcg(self, score: Score, k: int = 20) -> float:
         """Mean NDCG@k of the held-out items among all that their users do not have in ``train``.
 
-        ``score`` takes user rows (B,) and gives scores (B, N), an array that may be written to.
         NaN where nothing is held out. Raises DivergedError for scores that are not finite.
         """
         begins = self.train.begins()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from trainer.data_set import DataSet, of_interactions
 from trainer.early_stopping import DivergedError
 from trainer.evaluation import metrics
-from trainer.validation import HeldOut, hold_out
+from trainer.models.model import Start
+from trainer.validation import HeldOut, Score, Validation, hold_out
 
 Row = tuple[str, str, int, float]
 
@@ -134,3 +135,69 @@ def test_scores_that_are_not_finite_are_divergence() -> None:
     _, found, _ = held_out([("a", "x", 1, 1.0), ("a", "y", 2, 1.0)])
     with pytest.raises(DivergedError, match="not finite"):
         found.ndcg(lambda users: np.full((len(users), 2), np.nan, np.float32))
+
+
+SHOP = data_of(
+    [
+        (f"u{user:02d}", f"i{(user + time) % 9}", time, 1.0)
+        for user in range(40)
+        for time in range(5)
+    ]
+)
+
+
+class Fit:
+    """Its state is how many steps it made; at one alone it ranks the held-out items highest, at
+    all others it ranks nothing.
+    """
+
+    def __init__(self, data: DataSet, best: int) -> None:
+        self.data, self.best, self.step = data, best, 0
+
+    def scores(self) -> Score:
+        def score(users: np.ndarray) -> np.ndarray:
+            found = np.zeros((len(users), len(self.data.item_ids)), np.float32)
+            if self.step == self.best:
+                found[np.arange(len(users)), (users + 4) % 9] = 1.0
+            return found
+
+        return score
+
+
+def test_a_fit_ends_after_so_many_looks_without_a_gain_and_the_best_is_kept() -> None:
+    validation = Validation[int](SHOP, 3, None, np.random.default_rng(0))
+    assert len(validation.train) == len(SHOP) - 2  # one user in twenty
+    fit = Fit(SHOP, best=2)
+    for step in range(100):
+        fit.step = step
+        validation.check(1.0)
+        if validation.ends(step, fit.scores, lambda: fit.step):
+            break
+    assert (fit.step, validation.best) == (5, 2)
+    curve = validation.curve()
+    assert curve["loss"] == [1.0] * 6
+    assert curve["ndcg@20"][2] == max(curve["ndcg@20"]) == 1.0
+
+
+@pytest.mark.parametrize(("patience", "start"), [(0, None), (3, Start([], [], {}))])
+def test_without_patience_and_from_a_start_all_is_learned_and_nothing_ends(
+    patience: int, start: Start | None
+) -> None:
+    validation = Validation[int](SHOP, patience, start, np.random.default_rng(0))
+    assert validation.train is SHOP
+
+    def never() -> Score:
+        raise AssertionError("nothing is held out")
+
+    assert not any(validation.ends(step, never, lambda: 0) for step in range(9))
+    assert validation.best is None
+    with pytest.raises(DivergedError):
+        validation.check(float("nan"))
+
+
+def test_of_too_few_users_nobody_is_held_out_and_nothing_ends() -> None:
+    few = SHOP.where(SHOP.users < 19)
+    validation = Validation[int](few, 1, None, np.random.default_rng(0))
+    assert len(validation.train) == len(few)
+    fit = Fit(few, best=-1)
+    assert not any(validation.ends(step, fit.scores, lambda: 0) for step in range(9))

@@ -35,6 +35,9 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
 
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
     iterations: Annotated[int, Meta(ge=1, le=1000, description="Sweeps over users and items.")] = 15
+    warm_iterations: Annotated[
+        int, Meta(ge=1, le=1000, description="Sweeps where a fit starts from the last one.")
+    ] = 5
     regularisation: Annotated[float, Meta(gt=0, description="λ of eq. 3.")] = 0.05
     alpha: Annotated[float, Meta(gt=0, description="α: how much more a taken item counts.")] = 20.0
     cg_steps: Annotated[
@@ -69,9 +72,11 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         scale = 1.0 / self.factors
         X = random.normal(0, scale, (len(data.user_ids), self.factors)).astype(np.float32)
         Y = random.normal(0, scale, (len(data.item_ids), self.factors)).astype(np.float32)
+        sweeps = self.iterations
         if run.start is not None:
             run.start.carry("user.X", data.user_ids, X)
             run.start.carry("item.Y", data.item_ids, Y)
+            sweeps = self.warm_iterations
         extra, wanted = self._confidences(found)
         order = np.argsort(found.items, kind="stable")
         by_user = _blocks(found.users, found.items, extra, wanted, len(X))
@@ -80,10 +85,10 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
         )
         # The threads are ours, over blocks: BLAS' own would only get in their way.
         with threadpool_limits(1), ThreadPoolExecutor(max(1, run.threads)) as pool:
-            for iteration in range(self.iterations):
+            for sweep in range(sweeps):
                 self._sweep(X, Y, by_user, pool)
                 self._sweep(Y, X, by_item, pool)
-                run.progress("fit", iteration + 1, self.iterations)
+                run.progress("fit", sweep + 1, sweeps)
         encoder = FoldIn(
             EncoderContext({}, Y),
             alpha=self.alpha,

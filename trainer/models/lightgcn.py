@@ -13,26 +13,25 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
-from rheos.state import Float32s, Int32s
+from rheos.state import Float32s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
 from trainer.distributed import add_up, processes, rank
-from trainer.early_stopping import EarlyStopping
 from trainer.models.interaction_graph import InteractionGraph, graph_of
 from trainer.models.model import Capability, Fitted, Run
 from trainer.models.propagation import Adjacency, adjacency_on, layers, propagate
 from trainer.models.triples import Draws, bpr
 from trainer.search_space import Range
-from trainer.validation import HeldOut, hold_out
+from trainer.validation import Score, Validation
 
 BLOCK = 8192
 """On a CPU so many triples at once: their three (8192, 64) float32 matrices stay in the cache."""
+WARM_RATE = 0.25
+"""A fit that starts from the last one begins with so much of the learning rate."""
 LAST_RATE = 0.05
 """The learning rate falls to this share: large steps early, small ones at the end."""
 REPORT = 50
 """Steps from one report of progress to the next; on a GPU only there the host waits."""
-HELD_OUT, MOST_HELD_OUT = 10, 2000
-"""Early stopping: one user in so many is held out, and so many of them at most."""
 BATCHES, LEAST_BATCH = 16, 1024
 """By default so many steps draw as many triples as there are edges, and a step so many at least:
 propagation and draws then both take a time that follows the edges.
@@ -51,6 +50,9 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
     factors: Annotated[int, Meta(ge=1, le=1024, description="Length d of the vectors.")] = 64
     layers: Annotated[int, Meta(ge=0, le=10, description="Layers K of the propagation.")] = 3
     steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 200
+    warm_steps: Annotated[
+        int, Meta(ge=1, description="Steps where a fit starts from the last one.")
+    ] = 50
     batch: Annotated[
         int,
         Meta(
@@ -101,29 +103,28 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         ``watch`` copies what it wants to keep.
         """
         device, users = device_of(run.device), len(data.user_ids)
-        held: HeldOut | None = None
-        if self.patience:
-            random = np.random.default_rng(run.seed)
-            held = hold_out(data, min(MOST_HELD_OUT, users // HELD_OUT), random)
-        graph = graph_of(data if held is None else held.train)
-        stopping = EarlyStopping(max(1, self.patience))
+        random = np.random.default_rng(run.seed)
+        validation = Validation[Tensor](data, self.patience, run.start, random)
+        graph = graph_of(validation.train)
+        steps = self.steps if run.start is None else self.warm_steps
         with torch_threads(run.threads), ThreadPoolExecutor(max(1, run.threads)) as pool:
             adjacency = adjacency_on(device, graph.normalised(), pool, run.threads)
             embeddings = torch.nn.Parameter(torch.from_numpy(self._start(data, run)).to(device))
-            best: Tensor = embeddings
-            for done in self._train(embeddings, adjacency, graph, run.seed, stopping):
-                run.progress("fit", done, self.steps)
-                watch(done, embeddings.detach())
-                if held is None or not len(held.users):
-                    continue
+
+            def scores() -> Score:
                 vectors = propagate(adjacency, embeddings, self.layers).detach().cpu().numpy()
-                if stopping.improved(done, held.ndcg(_scores(vectors, users))):
-                    best = embeddings.detach().clone()
-                if stopping.is_over:
+                return lambda rows: vectors[rows] @ vectors[users:].T
+
+            for done, loss in self._train(embeddings, adjacency, graph, run, steps):
+                validation.check(loss)
+                run.progress("fit", done, steps)
+                watch(done, embeddings.detach())
+                if validation.ends(done, scores, lambda: embeddings.detach().clone()):
                     break
-            run.progress("fit", self.steps, self.steps)
+            run.progress("fit", steps, steps)
+            best = embeddings if validation.best is None else validation.best
             made = [part.cpu().numpy() for part in layers(adjacency, best, self.layers)]
-        return self._fitted(data, graph, made)._replace(curve=stopping.curve("ndcg@20"))
+        return self._fitted(data, graph, made)._replace(curve=validation.curve())
 
     def _start(self, data: DataSet, run: Run) -> Float32s:
         """The last fit's embeddings where there are any, normal numbers elsewhere."""
@@ -140,23 +141,23 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
         embeddings: torch.nn.Parameter,
         adjacency: Adjacency,
         graph: InteractionGraph,
-        seed: int,
-        guard: EarlyStopping,
-    ) -> Iterator[int]:
-        """Trains; yields how many steps are done, each REPORT ones and at the end.
-
-        On a GPU everything stays there in between. Raises DivergedError.
+        run: Run,
+        steps: int,
+    ) -> Iterator[tuple[int, float]]:
+        """Trains; yields how many steps are done and the mean loss since the last report, each
+        REPORT ones and at the end. On a GPU everything stays there in between.
         """
         device = embeddings.device
-        draws = Draws(graph, device, torch.Generator(device).manual_seed(seed + rank()))
+        draws = Draws(graph, device, torch.Generator(device).manual_seed(run.seed + rank()))
         batch = self.batch or max(LEAST_BATCH, len(graph.users) // BATCHES)
         share = -(-batch // processes())  # this process's part of a batch
         block = BLOCK if device.type == "cpu" else share
         # Of a batch's mean an embedding's gradient is about 1e-7: Adam's usual 1e-8 would count.
-        optimiser = torch.optim.Adam([embeddings], self.learning_rate, eps=1e-12, fused=True)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LAST_RATE, self.steps)
+        rate = self.learning_rate * (1.0 if run.start is None else WARM_RATE)
+        optimiser = torch.optim.Adam([embeddings], rate, eps=1e-12, fused=True)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LAST_RATE, steps)
         loss, before = torch.zeros((), device=device), 0
-        for done in range(1, self.steps + 1):
+        for done in range(1, steps + 1):
             vectors = propagate(adjacency, embeddings, self.layers)  # (U + N, d)
             fixed = vectors.detach()
             gradient = torch.zeros_like(fixed)
@@ -172,12 +173,11 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
             )
             optimiser.step()
             schedule.step()
-            if done % REPORT == 0 or done == self.steps:
+            if done % REPORT == 0 or done == steps:
                 add_up([loss])  # all go on, or all stop
-                guard.check(float(loss) / ((done - before) * share * processes()))
+                yield done, float(loss) / ((done - before) * share * processes())
                 loss.zero_()
                 before = done
-                yield done
 
     def _fitted(self, data: DataSet, graph: InteractionGraph, made: list[Float32s]) -> Fitted:
         users = graph.user_count
@@ -192,16 +192,6 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
             vectors[:users],
             keep={"user.embeddings": made[0][:users], "item.embeddings": made[0][users:]},
         )
-
-
-def _scores(vectors: Float32s, users: int) -> Callable[[Int32s], Float32s]:
-    """What the propagated vectors (U + N, d) give user rows (B,): (B, N)."""
-
-    def score(rows: Int32s) -> Float32s:
-        scores: Float32s = vectors[rows] @ vectors[users:].T
-        return scores
-
-    return score
 
 
 def _encoder(

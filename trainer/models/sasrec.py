@@ -8,6 +8,7 @@ cross-entropy against one drawn item is known to be what held it back (Klenitski
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -20,18 +21,18 @@ from rheos.sequence_encoder import gaps_of
 from rheos.state import Float32s, Int32s, Int64s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
-from trainer.early_stopping import EarlyStopping
 from trainer.models.als import Als
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.sasrec_network import NEVER, Network, Sizes
 from trainer.models.sasrec_windows import Batch, Windows
 from trainer.search_space import Range
-from trainer.validation import HeldOut, hold_out
+from trainer.validation import Score, Validation
 
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
 LEAST_RATE = 0.05  # of the learning rate, at the end of its cosine
+WARM_RATE = 0.25  # of the learning rate, where a fit starts from the last one
+WARM_SHARE = 1 / 3  # of the passes, there, unless ``warm_epochs`` says how many
 LONGEST_GRADIENT = 5.0
-HELD_OUT = 20  # one user of so many is held out to see when to stop, 1,000 at most
 ENCODE_AT_ONCE = 128
 PRETRAIN_FACTORS = 32
 """At most, of the ALS that item vectors begin at: in few factors it says what holds beyond the data
@@ -66,6 +67,14 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=0, le=1000, description="Passes over the interactions; 0: 1 to 30 by their number."
+        ),
+    ] = 0
+    warm_epochs: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="Passes where a fit starts from the last one; 0: a third as many.",
         ),
     ] = 0
     patience: Annotated[
@@ -105,23 +114,22 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
             sizes = Sizes(len(data.item_ids), self.factors, self.blocks, self.heads, self.last)
             network = Network(sizes, self.dropout, torch.Generator().manual_seed(run.seed))
             random = np.random.default_rng(run.seed)
-            held: HeldOut | None = None
-            if self.patience:
-                held = hold_out(data, min(1000, len(data.user_ids) // HELD_OUT), random)
-            self._begin(network, data if held is None else held.train, run)
+            validation = Validation[dict[str, Tensor]](data, self.patience, run.start, random)
+            warm = self._begin(network, validation.train, run)
             network.to(device)
-            curve = self._train(network, data, held, run, random)
-            return _fitted(network, data)._replace(curve=curve)
+            self._train(network, validation, run, random, warm=warm)
+            return _fitted(network, data)._replace(curve=validation.curve())
 
     @torch.no_grad()
-    def _begin(self, network: Network, data: DataSet, run: Run) -> None:
-        """Begins where the last fit ended, else with the item vectors of a factorisation.
+    def _begin(self, network: Network, data: DataSet, run: Run) -> bool:
+        """Begins where the last fit ended, else with the item vectors of a factorisation; tells
+        whether it is the former.
 
         ALS finds within seconds what goes with what; from chance the network finds it late, and
         with few data never as well.
         """
         if run.start is not None and _continued(network, run.start, data.item_ids):
-            return
+            return True
         if self.pretrain:
             factors = min(self.factors, PRETRAIN_FACTORS)
             als = Als(factors=factors, iterations=self.pretrain, alpha=PRETRAIN_ALPHA)
@@ -133,23 +141,28 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
             vectors = (vectors - vectors.mean(axis=0)) @ turn.T.astype(np.float32)
             scale = self.factors**-0.5 / max(float(vectors.std()), 1e-9)
             network.table.copy_(torch.from_numpy(vectors * np.float32(scale)))
+        return False
 
     def _train(
         self,
         network: Network,
-        data: DataSet,
-        held: HeldOut | None,
+        validation: Validation[dict[str, Tensor]],
         run: Run,
         random: np.random.Generator,
-    ) -> dict[str, list[float]]:
-        """How it went: the loss of each epoch, and the validation's NDCG."""
-        if held is not None:
-            data = held.train
+        *,
+        warm: bool,
+    ) -> None:
+        """Ends with the best epoch's parameters, where the validation tells which that is."""
+        data = validation.train
         windows = Windows(data)
-        epochs = self.epochs or min(MOST_EPOCHS, max(1, round(EXAMPLES / max(1, windows.steps))))
+        epochs = self._passes(windows.steps, warm=warm)
+        rate = self.learning_rate * (WARM_RATE if warm else 1.0)
+
+        def scores() -> Score:
+            network.eval()
+            return lambda users: _scores(network, windows, users)
+
         loss = NextItemLoss(data.popularity(), self.negatives, repeats=self.repeats)
-        stopping = EarlyStopping(max(1, self.patience))
-        best: dict[str, Tensor] = {}
         optimiser = torch.optim.Adam(network.parameters(), betas=(0.9, 0.98), fused=True)
         for epoch in range(epochs):
             network.train()
@@ -159,7 +172,7 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
                 done = (epoch + read / windows.steps) / epochs
                 read += int(batch.lengths.sum())
                 for group in optimiser.param_groups:
-                    group["lr"] = self.learning_rate * _share(done)
+                    group["lr"] = rate * _share(done)
                 value = loss(network, batch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(value)
@@ -167,20 +180,20 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
                 optimiser.step()
                 losses.append(value.detach())
             if losses:  # users of one interaction each have no next item
-                stopping.check(float(torch.stack(losses).mean()))
+                validation.check(float(torch.stack(losses).mean()))
             run.progress("fit", epoch + 1, epochs)
-            if held is None or not len(held.users):
-                continue
-            network.eval()
-            ndcg = held.ndcg(lambda users: _scores(network, windows, users))
-            if stopping.improved(epoch, ndcg):
-                best = {name: value.clone() for name, value in network.state_dict().items()}
-            if stopping.is_over:
+            if validation.ends(epoch, scores, lambda: deepcopy(network.state_dict())):
                 break
-        if best:
-            network.load_state_dict(best)
+        if validation.best is not None:
+            network.load_state_dict(validation.best)
         run.progress("fit", epochs, epochs)
-        return stopping.curve("ndcg@20")
+
+    def _passes(self, examples: int, *, warm: bool) -> int:
+        """How often a fit goes over so many next items."""
+        first = self.epochs or min(MOST_EPOCHS, max(1, round(EXAMPLES / max(1, examples))))
+        if not warm:
+            return first
+        return self.warm_epochs or max(1, round(WARM_SHARE * first))
 
 
 class NextItemLoss:

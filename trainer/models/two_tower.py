@@ -6,7 +6,9 @@ Modeling for Large Corpus Item Recommendations" (RecSys 2019): a softmax over th
 corrected by the logarithm of the chance with which each came into it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import partial
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,11 +24,10 @@ from rheos.state import Float32s, Float64s, Int32s, Int64s
 from trainer.data_set import DataSet
 from trainer.device import device_of, torch_threads
 from trainer.distributed import add_up, add_up_gradients, own_share
-from trainer.early_stopping import EarlyStopping
 from trainer.models.model import Capability, Fitted, Run, Start
 from trainer.models.two_tower_network import Network, Past, Sizes
 from trainer.search_space import Range
-from trainer.validation import HeldOut, hold_out
+from trainer.validation import Score, Validation
 
 HALF_STEPS = (1.5, 8.0, 1e6)
 """The recencies of the history's means: the last items, the visit, and taste of long standing."""
@@ -34,8 +35,7 @@ HIDE = 0.3
 """Share of the examples whose history is hidden, and of those whose attributes are: the user tower
 learns to do without either."""
 LEAST_RATE = 0.01  # of the learning rate, at the end of its line
-HELD_OUT, MOST_HELD_OUT = 20, 1000
-"""With ``patience`` one user of so many is held out, and so many at most, to see when to stop."""
+WARM_RATE = 0.25  # of the learning rate, where a fit starts from the last one
 AT_ONCE = 4096  # vectors computed at once
 
 
@@ -50,6 +50,9 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=4096, description="Width of each tower's hidden layer.")
     ] = 128
     epochs: Annotated[int, Meta(ge=1, le=1000, description="Passes over the examples.")] = 6
+    warm_epochs: Annotated[
+        int, Meta(ge=1, le=1000, description="Passes where a fit starts from the last one.")
+    ] = 2
     batch: Annotated[
         int, Meta(ge=2, description="Examples a step; each other's items are the negatives.")
     ] = 1024
@@ -88,44 +91,43 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
         if not (data.weights > 0).any():
             raise ValueError("two_tower: no interaction has a weight above 0")
         known, random = _Known.of(data), np.random.default_rng(run.seed)
-        held: HeldOut | None = None
-        if self.patience:
-            held = hold_out(data, min(MOST_HELD_OUT, len(data.user_ids) // HELD_OUT), random)
-        fitted_on = data if held is None else held.train
+        validation = Validation[dict[str, Tensor]](data, self.patience, run.start, random)
         sizes = Sizes(
             *(len(data.item_ids), known.item_features.size, known.user_features.size),
             *(len(HALF_STEPS), self.factors, self.hidden),
         )
         with torch_threads(run.threads):
             network = Network(sizes, torch.Generator().manual_seed(run.seed))
-            network.begin_with_popularity(_popularity(fitted_on))
+            network.begin_with_popularity(_popularity(validation.train))
             if run.start is not None:
                 _continue(network, known, run.start, data.item_ids)
             network.to(device_of(run.device))
-            curve = self._train(network, fitted_on, held, known, run, random)
-            return self._fitted(network, data, known)._replace(curve=curve)
+            self._train(network, validation, known, run, random)
+            return self._fitted(network, data, known)._replace(curve=validation.curve())
 
     def _train(
         self,
         network: Network,
-        data: DataSet,
-        held: HeldOut | None,
+        validation: Validation[dict[str, Tensor]],
         known: "_Known",
         run: Run,
         random: np.random.Generator,
-    ) -> dict[str, list[float]]:
-        """How it went: the loss of each epoch, and the validation's NDCG."""
+    ) -> None:
+        """Ends with the best epoch's parameters, where the validation tells which that is."""
+        data = validation.train
+        epochs, rate = self.epochs, self.learning_rate
+        if run.start is not None:
+            epochs, rate = self.warm_epochs, WARM_RATE * rate
         moments = _examples(data)
         histories = _Histories(data, self.last)
+        scores = partial(_scores, network, histories, known)
         sampler = _Sampler(data.items[moments], len(data.item_ids), self.negatives)
         optimiser = torch.optim.AdamW(
-            network.parameters(), self.learning_rate, weight_decay=self.decay, fused=True
+            network.parameters(), rate, weight_decay=self.decay, fused=True
         )
-        steps = -(-len(moments) // self.batch) * self.epochs
+        steps = -(-len(moments) // self.batch) * epochs
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, LEAST_RATE, steps)
-        stopping = EarlyStopping(max(1, self.patience))
-        best: dict[str, Tensor] = {}
-        for epoch in range(self.epochs):
+        for epoch in range(epochs):
             losses = []
             for picked in _batches(random.permutation(moments), self.batch):
                 loss = self._loss(network, histories, picked, known, sampler, random)
@@ -137,18 +139,13 @@ class TwoTower(Struct, frozen=True, forbid_unknown_fields=True):
                 losses.append(loss.detach())
             mean = torch.stack(losses).mean()
             add_up([mean])
-            stopping.check(float(mean))
-            run.progress("fit", epoch + 1, self.epochs)
-            if held is None or not len(held.users):
-                continue
-            if stopping.improved(epoch, held.ndcg(_scores(network, histories, known))):
-                best = {name: value.clone() for name, value in network.state_dict().items()}
-            if stopping.is_over:
+            validation.check(float(mean))
+            run.progress("fit", epoch + 1, epochs)
+            if validation.ends(epoch, scores, lambda: deepcopy(network.state_dict())):
                 break
-        if best:
-            network.load_state_dict(best)
-        run.progress("fit", self.epochs, self.epochs)
-        return stopping.curve("ndcg@20")
+        if validation.best is not None:
+            network.load_state_dict(validation.best)
+        run.progress("fit", epochs, epochs)
 
     def _loss(
         self,
@@ -234,9 +231,7 @@ def _item_vectors(network: Network, known: "_Known") -> Tensor:
     return torch.cat(parts)
 
 
-def _scores(
-    network: Network, histories: "_Histories", known: "_Known"
-) -> Callable[[Int32s], Float32s]:
+def _scores(network: Network, histories: "_Histories", known: "_Known") -> Score:
     """Gives users' scores (B, N) of all items, after all that they did."""
     with torch.no_grad():
         vectors = _item_vectors(network, known)
