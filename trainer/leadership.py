@@ -13,6 +13,7 @@ from typing import Self
 
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from kafka.structs import MemberState
 
 from rheos import metrics
 from rheos.settings import Settings
@@ -21,6 +22,9 @@ from rheos.topics import Topics
 SESSION_S = 10
 HOLD_S = 5.0
 """Who loses the partition leads for so long still: each rebalance takes it away for a moment."""
+JOIN_S = 1.0
+"""A call waits so long for the group to settle: kafka-python 3.0 throws away what a join was given
+that ends between two polls, and joins again, which the others answer by doing the same."""
 REJOIN_S = 20.0
 """Who waits joins anew so often; who holds the partition keeps it then. kafka-python 3.0 forgets to
 take up what it was given where metadata changed meanwhile, and nobody holds the partition then."""
@@ -45,10 +49,16 @@ class Leadership:
         metrics.TRAINER_LEADS.set(0)
 
     def leads(self) -> bool:
-        """Whether this is the trainer that works. Takes part in the group's life: call it often."""
+        """Whether this is the trainer that works. Takes part in the group's life: call it often.
+        Returns within moments, and within JOIN_S while the group is settling.
+        """
         self._consumer.poll(timeout_ms=20)
+        give_up = time.monotonic() + JOIN_S
+        while not self._is_settled() and time.monotonic() < give_up:
+            self._consumer.poll(timeout_ms=100)
         now = time.monotonic()
-        if self._consumer.assignment():
+        # A member that has fallen out of its group still has its last assignment.
+        if self._is_settled() and self._consumer.assignment():
             self._held = now
         leads = now - self._held < HOLD_S
         if not leads and now - max(self._joined, self._held) >= REJOIN_S:
@@ -56,6 +66,9 @@ class Leadership:
             self._join()
         metrics.TRAINER_LEADS.set(leads)
         return leads
+
+    def _is_settled(self) -> bool:
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def _join(self) -> None:
         self._joined = time.monotonic()
