@@ -127,7 +127,7 @@ class LiveSystem:
         self._serving = self._serving_class(
             generation, view.numbers, view.next_lists, view.catalogue, self._index_kind
         )
-        self._serving.delta.refresh(self._numbers.tolist())
+        self._serving.delta.refresh(range(len(view.numbers)))
 
     @property
     def features(self) -> list[str]:
@@ -142,7 +142,10 @@ class LiveSystem:
         return self._candidates_of(*self._asked(user_id), left_out)
 
     def candidates_after(self, history: History) -> Candidates:
-        """The same for a history that a query brings along, and of which nothing is learned."""
+        """The same for a history that a query brings along, as POST /v1/recommendations takes it.
+
+        Nothing is learned of it: so days are judged during which nobody may learn.
+        """
         vector = None
         if self._generation is not None:
             [vector] = self._generation.encoder.encode([history])
@@ -156,16 +159,30 @@ class LiveSystem:
         ids = map(self._view.numbers.id_of, gathered.candidates.tolist())
         return Candidates(list(ids), self._ranking.features(gathered.layers, facts, self.features))
 
+    def answer(self, user_id: str, left_out: Sequence[str]) -> dict[str, float]:
+        """The list that the API would answer, by item its score, best first.
+
+        The generation's blend ranks it, if it has one.
+        """
+        return self._answer(*self._asked(user_id), left_out)
+
+    def _answer(
+        self, history: History, vector: Float32s | None, left_out: Sequence[str]
+    ) -> dict[str, float]:
+        wish = self._wish._replace(exclude=left_out)
+        found = self._answers.recommend(wish, history, self._serving, vector)
+        return {item.item_id: item.score for item in found.items}
+
     def scores(self, user_id: str, left_out: Sequence[str]) -> Mapping[str, Float64s]:
+        """By row, (N,) of all items."""
         history, vector = self._asked(user_id)
         following = self._view.next_lists.scores(
             self._candidates.recent_items(history, self._gap_ms)
         )
         near, far = following.of(self._numbers)
         answer = np.full(len(self._numbers), -np.inf)
-        wish = self._wish._replace(exclude=left_out)
-        for item in self._answers.recommend(wish, history, self._serving, vector).items:
-            answer[self._view.numbers.get(item.item_id)] = item.score
+        for item_id, score in self._answer(history, vector, left_out).items():
+            answer[self._view.numbers.get(item_id)] = score
         together = {}
         if self._generation is not None and self._generation.item_weights is not None:
             found = self._serving.item_scores(history)

@@ -161,7 +161,7 @@ ROLLBACKS = Counter(
 )
 DRIFT_NDCG = Gauge(
     "rheos_drift_ndcg",
-    "NDCG of the serving generation (at its gate, now: on the newest events).",
+    "NDCG of the serving generation (at its gate, now: on the newest events; alike as served).",
     ["which"],
     registry=REGISTRY,
 )

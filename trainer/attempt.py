@@ -40,8 +40,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a cycle ended. ``generation`` is the promoted one's name, or empty.
 
     ``candidate_ndcg``, ``against_ndcg`` and the candidate's ``metrics`` (as in a manifest) are the
-    gate's, where it came to that; ``drift`` where the cycle began with a look for it. ``report`` is
-    the page on what was promoted or refused, ``troubles`` is what failed and was gone on without.
+    gate's, where it came to that; ``drift`` where the cycle began with a look for it, of the model
+    alone, and ``drift_as_served`` where it looked on. ``report`` is the page on what was promoted
+    or refused, ``troubles`` is what failed and was gone on without.
     """
 
     kind: Literal["promoted", "refused", "failed", "waiting"]
@@ -53,6 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     against_ndcg: float | None = None
     metrics: dict[str, float] = {}
     drift: Drift | None = None
+    drift_as_served: Drift | None = None
     report: str = ""
     troubles: list[str] = []
     seconds: float = 0.0
@@ -94,20 +96,34 @@ class Attempt:
         self._serving = _serving(self._decisions, self._store)
         self._number = self._decisions.next_number()
         self._start = self._beginning()
-        serving, drift = self._serving, None
+        serving, drift, as_answered = self._serving, None, None
         trial = gate.plan(self._data, serving.manifest if serving else None, self._settings)  # 2
         if trial.reason:
             return Outcome(kind="waiting", reason=trial.reason)
         if only_if_drifted and serving is not None:
             drift = gate.drift(serving, self._data, trial, self._settings)
-            if drift is None or not drift.has_fallen:
-                return Outcome(kind="waiting", reason=_told(drift), drift=drift)
+            if not _has_fallen(drift):
+                as_answered = self._drift_as_served(serving, trial)
+            if not (_has_fallen(drift) or _has_fallen(as_answered)):
+                reason = _told(drift, as_answered)
+                return Outcome(
+                    kind="waiting", reason=reason, drift=drift, drift_as_served=as_answered
+                )
         judged = self._judged(trial)
         if judged.verdict.passed:
             outcome = self._publish(judged)
         else:
             outcome = self._refuse(judged, judged.verdict.reason)
-        return msgspec.structs.replace(outcome, drift=drift)
+        return msgspec.structs.replace(outcome, drift=drift, drift_as_served=as_answered)
+
+    def _drift_as_served(self, serving: Generation, trial: Trial) -> Drift | None:
+        return self._if_possible(
+            "look for drift as served",
+            lambda: as_served.drift(
+                *(serving, self._data, trial.train, self._settings, self._run("drift").progress)
+            ),
+            None,
+        )
 
     def _judged(self, trial: Trial) -> _Judged:
         """Steps 3 to 5: a candidate, its verdict and, if it passed, its blend."""
@@ -266,10 +282,21 @@ class Attempt:
         )
 
 
-def _told(drift: Drift | None) -> str:
-    if drift is None:
+def _has_fallen(drift: Drift | None) -> bool:
+    return drift is not None and drift.has_fallen
+
+
+def _told(drift: Drift | None, as_answered: Drift | None) -> str:
+    """Why there is no drift."""
+    found = {"": drift, "as served ": as_answered}
+    told = [
+        f"{what}NDCG@{gate.K} {one.now:.4f} on the newest events, {one.at_gate:.4f} then"
+        for what, one in found.items()
+        if one is not None
+    ]
+    if not told:
         return "no drift can be seen: the serving generation has no figure of a gate"
-    return f"no drift: NDCG@{gate.K} {drift.now:.4f} on the newest events, {drift.at_gate:.4f} then"
+    return f"no drift: {'; '.join(told)}"
 
 
 def _serving(decisions: Decisions, store: SnapshotStore) -> Generation | None:

@@ -87,8 +87,8 @@ def run_cycle(
     on everything. 7. The result is published with a report, and what its fit kept stays for the
     next. Whatever happens before 7 leaves the serving generation alone; where a fit fails or does
     not pass, the next starts anew. A candidate that does not pass leaves a report too.
-    ``only_if_drifted``: it ends after 2 unless the serving generation does worse on what came since
-    than it did at its gate.
+    ``only_if_drifted``: it ends after 2 unless the serving generation, its model alone or as it is
+    served, does worse on what came since than it did at its gate.
 
     Raises TrainerBusyError (not with ``wait``), SettingsError (no such model or parameter),
     ArchiveError, KafkaError, OSError. A bad fit is an outcome; a blend, a report or anything else

@@ -141,19 +141,28 @@ def judge(
 def drift(serving: Generation, data: DataSet, trial: Trial, settings: Settings) -> Drift | None:
     """Holds the serving generation's NDCG on what came since against its own at the gate.
 
-    It has drifted where it lost more than ``drift_margin`` of that, with ``gate_confidence``. None:
-    no gate has measured it, or its scores are not finite.
+    Asked is the model alone, as in ``judge``: live layers follow the events by themselves, and
+    would cover up what a new fit mends. It has drifted where it lost more than ``drift_margin`` of
+    that, with ``gate_confidence``. None: no gate has measured it, or its scores are not finite.
     """
-    trainer = settings.trainer
     at_gate = float(serving.manifest.metrics.get(f"gate_ndcg@{K}", np.nan))
     own = values(serving, data, trial.queries, settings)[:, NDCG]
+    return fall(own, data.users[trial.queries].astype(np.int64), at_gate, settings)
+
+
+def fall(own: Float64s, users: Int64s, at_gate: float, settings: Settings) -> Drift | None:
+    """Whether NDCGs (n,) on the questions of ``users`` (n,) have fallen below ``at_gate``.
+
+    None where one of them is not finite.
+    """
+    trainer = settings.trainer
     now = float(own.mean())
     if not (np.isfinite(at_gate) and np.isfinite(now)):
         return None
     difference = bootstrap.paired(
         own,
         np.full(len(own), at_gate),
-        data.users[trial.queries].astype(np.int64),
+        users,
         margin=trainer.drift_margin * at_gate,
         confidence=trainer.gate_confidence,
         random=np.random.default_rng(trainer.seed),

@@ -290,6 +290,9 @@ def _tell(outcome: Outcome, seconds: float) -> None:
     if outcome.drift is not None:
         metrics.DRIFT_NDCG.labels("at its gate").set(outcome.drift.at_gate)
         metrics.DRIFT_NDCG.labels("now").set(outcome.drift.now)
+    if outcome.drift_as_served is not None:
+        metrics.DRIFT_NDCG.labels("as served at its gate").set(outcome.drift_as_served.at_gate)
+        metrics.DRIFT_NDCG.labels("as served now").set(outcome.drift_as_served.now)
     if outcome.kind == "promoted":
         metrics.GENERATION_NUMBER.set(number_of(outcome.generation))
         metrics.GENERATION_CREATED_SECONDS.set(time.time())

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from rheos.impressions import Impression, ShownItem, encode_impression
 from rheos.settings import Settings, from_tree
 
 START_MS = 1_600_000_000_000
+MINUTE_MS = 60_000
 
 
 def settings_for(bootstrap: str, prefix: str, data_dir: Path, **trainer: object) -> Settings:
@@ -56,10 +57,32 @@ def taste(count: int, *, start: int = 0, users: int = 40, items: int = 100) -> l
     return events
 
 
+def visits(count: int, *, start: int = 0) -> list[Event]:
+    """Purchases in visits of some minutes, each in one department, hours after the one before."""
+    random = np.random.default_rng(start + 1)
+    events: list[Event] = []
+    visit = start
+    while len(events) < count:
+        visit += 1
+        user, department = int(random.integers(40)), int(random.integers(6))
+        events += [
+            Event(
+                user_id=f"u{user}",
+                item_id=f"i{6 * int(item) + department}",
+                type="purchase",
+                time_ms=START_MS + (60 * visit + step) * MINUTE_MS,
+            )
+            for step, item in enumerate(random.integers(0, 50, random.integers(3, 8)))
+        ]
+    return events
+
+
 @contextlib.contextmanager
 def producer(settings: Settings, **more: object) -> Iterator[KafkaProducer]:
     made = KafkaProducer(
-        bootstrap_servers=settings.kafka.bootstrap.split(","), acks="all", linger_ms=5, **more
+        bootstrap_servers=settings.kafka.bootstrap.split(","),
+        acks="all",
+        **{"linger_ms": 5, **more},
     )
     try:
         yield made
@@ -67,13 +90,27 @@ def producer(settings: Settings, **more: object) -> Iterator[KafkaProducer]:
         made.close()
 
 
-def send(settings: Settings, events: Iterable[Event]) -> None:
-    """Creates the topics if need be, and puts the events where they belong."""
+def send(settings: Settings, events: Sequence[Event]) -> None:
+    """Creates the topics if need be, and puts the events where they belong, a sixteenth of them
+    after the other.
+
+    Each part of a partition arrives in one batch, and a millisecond later than the one before: by
+    these times the gate divides the events, and a producer left to itself may well send all of them
+    in one or two milliseconds.
+    """
     assert topics.ensure(settings) == []
-    with producer(settings) as out:
-        for event in events:
-            put(out, settings, event)
-        out.flush()
+    size = max(1, len(events) // 16)
+    with producer(settings, linger_ms=60_000, batch_size=1 << 20) as out:
+        for begin in range(0, len(events), size):
+            parts: dict[int, list[Event]] = {}
+            for event in events[begin : begin + size]:
+                partition = partition_of(event.user_id, settings.kafka.events_partitions)
+                parts.setdefault(partition, []).append(event)
+            for part in parts.values():
+                for event in part:
+                    put(out, settings, event)
+                out.flush()
+                time.sleep(0.001)
 
 
 def put(out: KafkaProducer, settings: Settings, event: Event) -> None:

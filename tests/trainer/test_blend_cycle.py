@@ -2,40 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from rheos.events import Event
 from rheos.generation import Generation
 from rheos.local_kafka import KafkaProcess
 from rheos.snapshot_store import LocalStore
-from tests.trainer.shop import START_MS, send, settings_for
+from tests.trainer.shop import send, settings_for, visits
+from trainer.archiver import Archiver
 from trainer.blending import as_served, learning
-from trainer.cycle import train_once
+from trainer.cycle import run_cycle, train_once
+from trainer.gate import Drift
 
 pytestmark = pytest.mark.kafka
-
-MINUTE_MS = 60_000
-
-
-def visits(count: int, *, start: int = 0) -> list[Event]:
-    """Purchases in visits of some minutes, each in one department, hours after the one before."""
-    random = np.random.default_rng(start + 1)
-    events: list[Event] = []
-    visit = start
-    while len(events) < count:
-        visit += 1
-        user, department = int(random.integers(40)), int(random.integers(6))
-        events += [
-            Event(
-                user_id=f"u{user}",
-                item_id=f"i{6 * int(item) + department}",
-                type="purchase",
-                time_ms=START_MS + (60 * visit + step) * MINUTE_MS,
-            )
-            for step, item in enumerate(random.integers(0, 50, random.integers(3, 8)))
-        ]
-    return events
 
 
 def test_a_blend_is_learned_published_and_kept_where_too_little_is_new(
@@ -74,13 +52,27 @@ def test_the_gate_asks_of_both_as_they_are_served(
     first = train_once(settings)
     assert first.kind == "promoted", first.reason
     assert "as served" not in first.reason  # there was nothing to be held against
+    assert Generation(store.get(first.generation)).manifest.metrics["gate_served_ndcg@20"] > 0
     send(settings, visits(1500, start=3000))
+    with Archiver(settings) as archiver:
+        archiver.catch_up()
+    looked = run_cycle(settings, archiver.archive, only_if_drifted=True)
+    assert looked.kind == "waiting"
+    assert "; as served NDCG@20 0." in looked.reason
+    assert looked.drift is not None
+    assert looked.drift_as_served is not None
+    assert looked.drift_as_served.now > 0
 
     with monkeypatch.context() as patch:
         told = as_served.AsServed(False, "as served it is worse", {"gate_served_p_value": 0.0})
         patch.setattr(as_served, "compare", lambda *_: told)
-        refused = train_once(settings)
+        # The model has not drifted; that what it answers has is enough.
+        patch.setattr(as_served, "drift", lambda *_: Drift(0.3, 0.1, has_fallen=True))
+        refused = run_cycle(settings, archiver.archive, only_if_drifted=True)
     assert refused.kind == "refused"
+    assert refused.drift is not None
+    assert not refused.drift.has_fallen
+    assert refused.drift_as_served == Drift(0.3, 0.1, has_fallen=True)
     assert refused.reason.endswith("; as served it is worse")
     assert refused.metrics["gate_served_p_value"] == 0.0
     assert "as served it is worse" in Path(refused.report).read_text("utf-8")

@@ -12,7 +12,7 @@ from rheos.blend import SHORTLIST, Blend
 from rheos.events import Event
 from rheos.generation import Generation
 from rheos.linear_blend import LinearBlend
-from rheos.settings import SettingsError, from_tree
+from rheos.settings import Settings, SettingsError, from_tree
 from rheos.state import Float64s
 from trainer.blending import as_served, lambdamart, learning
 from trainer.blending.examples import Examples, Recorder
@@ -23,6 +23,7 @@ from trainer.data_set import DataSet, Mask, of_interactions
 from trainer.evaluation import event_log
 from trainer.evaluation.refit import in_memory
 from trainer.fitting import make
+from trainer.gate import Drift
 from trainer.models import model_of
 from trainer.models.model import Run
 
@@ -362,7 +363,9 @@ def test_a_candidate_is_held_against_what_serves_each_with_its_blend() -> None:
     serving.blend = LinearBlend({"vector": -1.0})
     found = held(learned, serving)
     assert found.passed
-    assert found.figures["gate_served_ndcg@20"] > found.figures["gate_served_against_ndcg@20"]
+    earned = learned.metrics()["gate_served_ndcg@20"]
+    assert earned == pytest.approx(learned.gains.mean())
+    assert earned > found.figures["gate_served_against_ndcg@20"]
     own = gains_of(serving, serving.blend, learned, data, earlier)
     assert found.figures["gate_served_against_ndcg@20"] == pytest.approx(own.mean())
     # The other way round it is refused, and the reason says by how much.
@@ -370,6 +373,45 @@ def test_a_candidate_is_held_against_what_serves_each_with_its_blend() -> None:
     worse = held(learned._replace(gains=own), serving)
     assert not worse.passed
     assert worse.reason.startswith(f"as served NDCG@20 {own.mean():.4f} against 0.")
+
+
+def test_drift_is_seen_in_what_a_generation_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "MOST_QUERIES", 300)
+    data = shop(3000)
+    earlier = data.times_ms < np.quantile(data.times_ms, 0.65)
+    model, part = model_of("als", SMALL["als"]), data.where(earlier)
+    candidate = in_memory(make(1, model, model.fit(part, Run()), part, {}))
+    settings = from_tree({"trainer": {"blend": "linear"}})
+    learned = learn_for(settings, candidate, None, data, earlier, Run())
+    served = make(1, model, model.fit(part, Run()), part, learned.metrics())
+    assert learned.blend is not None
+
+    def found(blend: Blend | None, settings: Settings = settings) -> Drift | None:
+        generation = in_memory(served)
+        generation.blend = blend
+        return as_served.drift(generation, data, earlier, settings)
+
+    same = found(learned.blend)
+    assert same is not None
+    assert same.at_gate == pytest.approx(learned.gains.mean())
+    examples, _ = learning.record(settings, candidate, data, earlier)
+    assert examples is not None
+    own = gains(learning.scores_of(learned.blend, examples, settings), examples)
+    assert same.now == pytest.approx(own.mean())
+    assert not same.has_fallen
+    # The model is what it was, but what ranks its candidates has turned against it.
+    turned = found(LinearBlend({"vector": -1.0}))
+    assert turned is not None
+    assert turned.has_fallen
+    assert turned.now < 0.8 * turned.at_gate == pytest.approx(0.8 * same.at_gate)
+    # Without a blend it is asked by the weights of the settings, which serve then.
+    assert found(None) is not None
+    assert found(learned.blend, from_tree({})) is None
+    with monkeypatch.context() as patch:
+        patch.setitem(learning.LEAST_QUERIES, "linear", len(examples) + 1)  # type: ignore[index]
+        assert found(learned.blend) is None
+    served.manifest.metrics.clear()
+    assert found(learned.blend) is None
 
 
 def gains_of(

@@ -1,7 +1,7 @@
-"""The gate's second question: candidate and serving generation as they answer, each with its blend.
+"""Generations as they answer, each with its blend: the second question of the gate and of drift.
 
-Both play the same events through the live path and are asked the same questions: those on which the
-candidate's blend was checked, which neither model was fitted on and neither blend learned from.
+Events are played through the live path, and questions asked before them that neither a model was
+fitted on nor a blend learned from.
 """
 
 from typing import NamedTuple
@@ -10,10 +10,11 @@ import numpy as np
 
 from rheos.generation import Generation
 from rheos.settings import Settings
-from trainer import bootstrap
-from trainer.blending.learning import Learned, record, scores_of
+from trainer import bootstrap, gate
+from trainer.blending.learning import SERVED_NDCG, Learned, is_enough, record, scores_of
 from trainer.blending.weights import K, gains
 from trainer.data_set import DataSet, Mask
+from trainer.gate import Drift
 from trainer.models.model import Progress, silent
 
 
@@ -35,8 +36,9 @@ def compare(
 ) -> AsServed:
     """Whether the candidate with what was ``learned`` for it is not significantly worse.
 
-    Both were fitted on interactions in ``earlier`` (n,) alone. By the gate's tolerance and
-    confidence. A question to which the serving generation has no candidates counts 0 for it.
+    Asked is that on which its blend was checked. Both were fitted on interactions in ``earlier``
+    (n,) alone. By the gate's tolerance and confidence. A question to which the serving generation
+    has no candidates counts 0 for it.
     """
     trainer = settings.trainer
     examples, rows = record(settings, serving, data, earlier, progress, learned.rows)
@@ -57,6 +59,28 @@ def compare(
         f"as served NDCG@{K} {own:.4f} against {against:.4f} on {len(learned.rows)} questions,"
         f" p = {difference.p_value:.3f}"
     )
-    figures = {f"gate_served_ndcg@{K}": own, f"gate_served_against_ndcg@{K}": against}
+    figures = {f"gate_served_against_ndcg@{K}": against}
     figures |= {f"gate_served_{name}": value for name, value in difference.told().items()}
     return AsServed(difference.p_value >= 1 - trainer.gate_confidence, reason, figures)
+
+
+def drift(
+    serving: Generation,
+    data: DataSet,
+    earlier: Mask,
+    settings: Settings,
+    progress: Progress = silent,
+) -> Drift | None:
+    """Holds what the serving generation earns as it answers against the same at its gate.
+
+    Asked are interactions that are not ``earlier`` (n,), which are all that it was fitted on. None:
+    the settings want no blends, no gate has measured it so, or too few questions have an answer.
+    """
+    at_gate = serving.manifest.metrics.get(SERVED_NDCG)
+    if settings.trainer.blend == "none" or at_gate is None:
+        return None
+    examples, rows = record(settings, serving, data, earlier, progress)
+    if not is_enough(examples):
+        return None
+    own = gains(scores_of(serving.blend, examples, settings), examples)
+    return gate.fall(own, data.users[rows].astype(np.int64), float(at_gate), settings)

@@ -12,12 +12,11 @@ import msgspec
 import numpy as np
 
 from rheos.blend import Blend
-from rheos.events import Event
 from rheos.generation import Generation
-from rheos.live_system import LiveSystem
 from rheos.settings import Settings, SettingsError
 from rheos.state import Float64s, Int64s
 from trainer import bootstrap
+from trainer.blending import replay
 from trainer.blending.examples import Examples, Recorder
 from trainer.blending.lambdamart import fit_trees
 from trainer.blending.weights import K, fit_weights, gains, shortlisted, weighted
@@ -27,13 +26,13 @@ from trainer.models.model import Progress, Run, silent
 
 Kind = Literal["linear", "trees"]
 
-MOST_FOLDED = 300_000
-"""So many events before the first question, the newest, make the states."""
 MOST_QUERIES = 4_000
 LEAST_QUERIES: Mapping[Kind, int] = {"linear": 200, "trees": 1_000}
 CHECKED_SHARE = 0.3
 """The newest share of the queries is kept for the check."""
 CONFIDENCE = 0.95
+SERVED_NDCG = f"gate_served_ndcg@{K}"
+"""What a manifest calls a candidate's NDCG with what was learned for it, on the checked queries."""
 
 
 class Learned(NamedTuple):
@@ -52,8 +51,9 @@ class Learned(NamedTuple):
     rows: Int64s = np.zeros(0, np.int64)
 
     def metrics(self) -> dict[str, float]:
-        """The figures as a manifest has them."""
-        return {f"blend_{name}_ndcg@{K}": value for name, value in self.figures.items()}
+        """The figures as a manifest has them, and what it earned as it would be served."""
+        found = {f"blend_{name}_ndcg@{K}": value for name, value in self.figures.items()}
+        return found | ({SERVED_NDCG: float(self.gains.mean())} if len(self.gains) else {})
 
 
 NOTHING = Learned(None, "", {})
@@ -129,13 +129,11 @@ def record(
     ``only`` (m,) of them. Gives back the queries, None where no question has an answer, and the
     interactions before which they were asked (Q,).
     """
-    order = np.lexsort((np.arange(len(data)), data.users, data.times_ms))
+    order = replay.in_time(data)
     newer = np.flatnonzero(~earlier[order])
     first = int(newer[0]) if len(newer) else len(order)
-    order = order[max(0, first - MOST_FOLDED) :]
-    settings, events = _as_events(settings, data, order)
-    live = LiveSystem(settings, data.item_ids, K)
-    live.describe([*data.items_known.values(), *data.users_known.values()])
+    order = order[max(0, first - replay.MOST_FOLDED) :]
+    settings, events, live = replay.of(settings, data, order, K)
     recorder = Recorder(live, events, settings)
     asked = ~earlier if only is None else np.isin(np.arange(len(data)), only)
     places = recorder.askable()
@@ -223,29 +221,3 @@ def _is_worse(values: Float64s, best: Float64s, users: Int64s, seed: int) -> boo
         random=np.random.default_rng(seed),
     )
     return found.high < 0
-
-
-def _as_events(settings: Settings, data: DataSet, order: Int64s) -> tuple[Settings, list[Event]]:
-    """Interactions as events, and settings under which these have the same weights again."""
-    weights = data.weights[order]
-    types = {weight: f"weight {n}" for n, weight in enumerate(np.unique(weights).tolist())}
-    kinds = msgspec.structs.replace(
-        settings.events, weights={name: weight for weight, name in types.items()}
-    )
-    rows = zip(
-        data.users[order].tolist(),
-        data.items[order].tolist(),
-        weights.tolist(),
-        data.times_ms[order].tolist(),
-        strict=True,
-    )
-    events = [
-        Event(
-            user_id=data.user_ids[user],
-            item_id=data.item_ids[item],
-            type=types[weight],
-            time_ms=time_ms,
-        )
-        for user, item, weight, time_ms in rows
-    ]
-    return msgspec.structs.replace(settings, events=kinds), events

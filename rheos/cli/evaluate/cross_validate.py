@@ -27,7 +27,8 @@ def command(
 
     It ignores time, so that a model may learn from what came later than what it must find: good for
     small data, while `time-split` and `prequential` say what to expect in service. Events of one
-    user and time stay together.
+    user and time stay together. Models are judged alone: next-lists, trend and blends say what
+    comes next in time, which folds cut to pieces.
 
     Example: `rheos evaluate cross-validate clicks.tsv --map user=SessionId item=ItemId time=Time
     --time-unit s --folds 5 --by users --model als`
@@ -54,4 +55,4 @@ def command(
         cross_validation = importlib.import_module("trainer.evaluation.cross_validation")
         return {"folds": folds, "by": by}, list(cross_validation.folds(data, folds, by, seed))
 
-    judgements.run(file, reading, catalogue, model or [], k, split, json=json)
+    judgements.run(file, reading, catalogue, model or [], k, split, blends=False, json=json)

@@ -25,12 +25,14 @@ def run(
     k: int,
     split: Callable[[Any, int], tuple[dict[str, Any], Sequence[Any]]],
     *,
+    blends: bool,
     json: bool,
 ) -> None:
     """Reads, splits, fits, judges and prints.
 
     ``split`` takes the DataSet and the seed and gives what is to be told of it, and the Holdouts;
-    its ValueErrors are for a person. ``models`` empty: the setting ``trainer.model``.
+    its ValueErrors are for a person. ``models`` empty: the setting ``trainer.model``. ``blends``:
+    models are judged as they are served too, where the setting ``trainer.blend`` asks for one.
     """
     from rheos.cli import answer
     from rheos.cli.error import WRONG_USAGE, CommandError
@@ -46,6 +48,8 @@ def run(
         known.model_of(name, trainer.parameters if name == trainer.model else {})
         for name in dict.fromkeys(models or [trainer.model])
     ]
+    if blends:
+        importlib.import_module("trainer.blending.learning").check(settings)
     started = time.perf_counter()
     with Stages() as stages:
         stages("read", 0, 0)
@@ -61,7 +65,9 @@ def run(
         except ValueError as error:
             raise CommandError(f"{file.name}: {error}", WRONG_USAGE) from None
         judgement = importlib.import_module("trainer.evaluation.judgement")
-        judged = judgement.compare(holdouts, chosen, k, settings, fit)
+        judged = judgement.compare(
+            *(holdouts, chosen, k, settings, fit), as_served=blends and trainer.blend != "none"
+        )
     result = {
         **event_file.described(file, log),
         "split": told,
@@ -116,6 +122,9 @@ def _print(result: dict[str, Any], judged: dict[str, Any], k: int) -> None:
             if any(figure == figure for figure in figures):
                 table.add_row(field.replace("_", " "), *map(_figure, figures))
     console.print(table)
+    for name, one in judged.items():
+        if one.blend:
+            print(f"{name}: {one.blend}")
     print(f"{result['seconds']:.0f} s")
 
 

@@ -28,7 +28,9 @@ def command(
     Each user with something to find is asked for once, with the history up to that time, as the
     running system would be: all items are ranked, those of the history left out. Popularity stands
     beside the models. Events of one time, as the lines of an invoice are, fall on one side of the
-    split, and their order in the file means nothing.
+    split, and their order in the file means nothing. With the setting `trainer.blend` each model
+    has a second column: what the API would answer, next-lists, trend and all, ranked by a blend
+    that was learned as the trainer does, on the newest events before the split.
 
     Example: `rheos evaluate time-split online_retail.csv.xz --map user=CustomerID item=StockCode
     time=InvoiceDate --basket InvoiceNo --drop InvoiceNo=C* --positive Quantity --at 2011-11-01
@@ -64,7 +66,7 @@ def command(
         }
         return told, [holdout]
 
-    judgements.run(file, reading, catalogue, model or [], k, split, json=json)
+    judgements.run(file, reading, catalogue, model or [], k, split, blends=True, json=json)
 
 
 def _milliseconds(text: str) -> int:

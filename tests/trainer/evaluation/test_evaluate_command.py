@@ -164,6 +164,43 @@ def test_time_split_prints_a_table(invoices, capsys):
     assert "nan" not in out
 
 
+def test_time_split_judges_models_as_they_are_served_too(invoices, capsys, monkeypatch):
+    monkeypatch.setenv("RHEOS_TRAINER_BLEND", "linear")
+    monkeypatch.setenv("RHEOS_TRAINER_GATE_MIN_EVENTS", "20")
+    monkeypatch.setenv("RHEOS_RETRIEVAL_LEAVE_OUT_SEEN", "false")
+    monkeypatch.setitem(learning.LEAST_QUERIES, "linear", 50)
+    at = ["--at", "2011-01-12", "--k", "5", "--model", "als", "ease"]
+    assert main(evaluate("time-split", invoices, *at, "--json")) == 0
+    found = json.loads(capsys.readouterr().out)["judgements"]
+    assert list(found) == ["popularity", "als", "als as served", "ease", "ease as served"]
+    assert len({one["all"]["cases"] for one in found.values()}) == 1
+    for name in ("als as served", "ease as served"):
+        assert found[name]["blend"].startswith("blend linear: NDCG@20 on")
+        assert found[name]["pointwise"] == {
+            **{"auc": None, "accuracy": None, "log_loss": None, "cases": 0}
+        }
+    assert found["als"]["blend"] == ""
+    assert main(evaluate("time-split", invoices, "--share", "0.7")) == 0
+    out = capsys.readouterr().out
+    assert "als as served: blend linear: NDCG@20 on" in " ".join(out.split())
+    assert "nan" not in out
+
+
+def test_time_split_says_what_a_blend_needs_before_it_reads(invoices, capsys, monkeypatch):
+    monkeypatch.setenv("RHEOS_TRAINER_BLEND", "trees")
+    monkeypatch.setattr(learning, "find_spec", lambda name: None)
+    assert main(evaluate("time-split", invoices)) == 2
+    error = capsys.readouterr().err
+    assert "which needs FAISS: pip install 'rheos[cpu]'" in error
+    assert error.count("\n") == 1
+
+
+def test_cross_validation_judges_models_alone(invoices, capsys, monkeypatch):
+    monkeypatch.setenv("RHEOS_TRAINER_BLEND", "linear")
+    assert main(evaluate("cross-validate", invoices, "--folds", "2", "--json")) == 0
+    assert list(json.loads(capsys.readouterr().out)["judgements"]) == ["popularity", "als"]
+
+
 @pytest.mark.parametrize("by", ["users", "interactions"])
 def test_cross_validation_judges_everybody_with_something_new(invoices, capsys, by):
     assert main(evaluate("cross-validate", invoices, "--folds", "3", "--by", by, "--json")) == 0

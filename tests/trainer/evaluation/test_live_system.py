@@ -11,6 +11,7 @@ from rheos.events import Event
 from rheos.linear_blend import LinearBlend
 from rheos.live_system import FAR, FOLD_IN, LIVE, NEAR, TREND, LiveSystem
 from rheos.settings import from_tree
+from rheos.state import History
 from trainer.evaluation import event_log
 from trainer.evaluation.refit import Refit
 from trainer.models.als import Als
@@ -212,6 +213,24 @@ def test_what_a_blend_is_trained_on_is_what_it_is_asked_when_it_serves(seed):
     told = dict(zip(prices.item_ids, prices.features["price"], strict=True))
     for item_id, price in told.items():
         assert item_id == log.item_ids[0] or np.isnan(price)
+
+
+def test_a_history_that_is_brought_along_has_the_candidates_of_a_user_who_has_it():
+    log, settings = drawn_log(9), settings_of()
+    live = LiveSystem(settings, log.item_ids, k=3)
+    live.learn(log.events)
+    live.serve(Refit(log, Als(factors=4, iterations=2), settings.event_rules(), 0)(400).generation)
+    for user in log.user_ids:
+        own = [event for event in log.events if event.user_id == user][-settings.history.size :]
+        history = History(
+            [event.item_id for event in own],
+            np.array([settings.event_rules().weight(event) for event in own], np.float32),
+            np.array([event.time_ms for event in own], np.int64),
+        )
+        known, brought = live.candidates(user, []), live.candidates_after(history)
+        assert brought.item_ids == known.item_ids
+        for name, column in known.features.items():
+            np.testing.assert_allclose(brought.features[name], column, rtol=1e-4, atol=1e-5)
 
 
 def test_settings_of_any_partition_count_give_one_state():
