@@ -22,18 +22,16 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import report
+from benchmarks import random_generation, report
 from indexer.candidates import NextLists
 from indexer.delta import Delta
 from indexer.item_numbers import ItemNumbers
 from indexer.live_catalogue import LiveCatalogue
 from indexer.serving import Serving
 from rheos.catalogue import Item, encode_record
-from rheos.encoder import EncoderContext
-from rheos.fold_in import FoldIn
 from rheos.generation import Generation
 from rheos.settings import Settings
-from rheos.snapshot import Manifest, Snapshot
+from rheos.snapshot import Snapshot
 from rheos.state import Float32s
 
 KNOWN, DIMENSIONS, DEPTH = 20_000, 64, 100
@@ -93,24 +91,9 @@ def measured(count: int) -> dict[str, Any]:
 
 
 def _generation() -> Generation:
-    vectors = _drawn(KNOWN, seed=1)
     item_ids = [f"known{row}" for row in range(KNOWN)]
-    context = EncoderContext({}, vectors)
-    manifest = Manifest(
-        number=1,
-        model="random",
-        dimensions=DIMENSIONS,
-        items=KNOWN,
-        interactions=0,
-        created_ms=0,
-        window={},
-        parameters={},
-        metrics={},
-        encoder=FoldIn(context, alpha=10.0, regularisation=1.0).parameters,
-        software={},
-    )
-    tensors = {"item_vectors": vectors, "popularity": np.ones(KNOWN, np.float32)}
-    generation = Generation(Snapshot("1-00000000", manifest, item_ids, tensors))
+    made = random_generation.parts(1, item_ids, _drawn(KNOWN, seed=1))
+    generation = Generation(Snapshot("1-00000000", *made))
     generation.content = PriceContent()
     return generation
 

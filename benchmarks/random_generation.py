@@ -19,8 +19,10 @@ def item_vectors(items: int, dimensions: int, random: np.random.Generator) -> Fl
     return drawn / np.float32(np.sqrt(dimensions))
 
 
-def store(settings: Settings, number: int, item_ids: list[str], vectors: Float32s) -> str:
-    """Puts a generation with a fold-in encoder into the snapshot store; returns its name."""
+def parts(
+    number: int, item_ids: list[str], vectors: Float32s
+) -> tuple[Manifest, list[str], dict[str, Float32s]]:
+    """What makes a generation with a fold-in encoder."""
     context = EncoderContext({item: row for row, item in enumerate(item_ids)}, vectors)
     encoder = FoldIn(context, alpha=10.0, regularisation=1.0)
     manifest = Manifest(
@@ -37,8 +39,12 @@ def store(settings: Settings, number: int, item_ids: list[str], vectors: Float32
         software=software_versions(),
     )
     popularity = np.ones(len(item_ids), np.float32)
-    tensors = {"item_vectors": vectors, "popularity": popularity}
-    return LocalStore(settings.store_dir).put(manifest, item_ids, tensors)
+    return manifest, item_ids, {"item_vectors": vectors, "popularity": popularity}
+
+
+def store(settings: Settings, number: int, item_ids: list[str], vectors: Float32s) -> str:
+    """Puts such a generation into the snapshot store; returns its name."""
+    return LocalStore(settings.store_dir).put(*parts(number, item_ids, vectors))
 
 
 def serve(settings: Settings, number: int, generation: str) -> None:
