@@ -290,7 +290,7 @@ def test_a_broker_that_dies_and_comes_back_is_no_loss(
         broker.kill()
         broker.start()
         send(settings, second)
-        wait_for(settings.archive_dir.is_dir)
+        wait_for(lambda: any(settings.archive_dir.glob("*")))
         (directory,) = settings.archive_dir.iterdir()
         archive = Archive(settings.archive_dir, directory.name)
         wait_for(lambda: sum(archive.position(p) or 0 for p in (0, 1)) == 400)
@@ -306,7 +306,7 @@ def recreate(settings: Settings, admin: KafkaAdminClient) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -28,6 +28,9 @@ from trainer.archiver import Archiver
 
 pytestmark = pytest.mark.kafka
 
+STOPS_WITHIN_S = 12.0
+"""Seconds on a busy machine; what a stop must not wait for takes half a minute or minutes."""
+
 RUN = """
 import sys, msgspec
 from rheos.settings import Settings
@@ -72,7 +75,7 @@ class Worker:
                 return float(line.split()[-1])
         return 0.0
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.log()
@@ -89,7 +92,7 @@ class Worker:
         """SIGTERM; returns the seconds that it took to end, with status 0."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0, self.log()
+        assert self.process.wait(60) == 0, self.log()
         return time.monotonic() - began
 
 
@@ -128,8 +131,12 @@ def serving(settings: Settings) -> str:
 
 
 def archived(settings: Settings) -> int:
-    (directory,) = settings.archive_dir.iterdir()
-    return len(read(Archive(settings.archive_dir, directory.name), ["offset"]).table)
+    if not settings.archive_dir.is_dir():
+        return 0
+    return sum(
+        len(read(Archive(settings.archive_dir, directory.name), ["offset"]).table)
+        for directory in settings.archive_dir.iterdir()
+    )
 
 
 def test_it_fits_when_there_is_enough_and_again_when_there_is_more(
@@ -146,7 +153,7 @@ def test_it_fits_when_there_is_enough_and_again_when_there_is_more(
     worker.wait_for(lambda: worker.metric('rheos_fits_total{outcome="promoted"}') >= 2)
     assert worker.metric("rheos_generation_number") >= 2
     assert worker.metric('rheos_gate_ndcg{which="candidate"}') > 0
-    assert worker.stop() < 5
+    assert worker.stop() < STOPS_WITHIN_S
     assert archived(settings) == 1000
     # The next one goes on from there: little that is new, so no fit for an hour. (The last fit may
     # have begun when only a part of the 400 was archived.)
@@ -169,10 +176,10 @@ def test_a_stop_does_not_wait_for_a_fit_and_archiving_does_not_either(
     send(settings, taste(2000))
     worker.wait_for(lambda: worker.fitting() is not None)
     send(settings, taste(500, start=2000))
-    worker.wait_for(lambda: settings.archive_dir.is_dir() and archived(settings) == 2500)
+    worker.wait_for(lambda: archived(settings) == 2500)
     child = worker.fitting()
     assert child is not None
-    assert worker.stop() < 5
+    assert worker.stop() < STOPS_WITHIN_S
     assert not Path(f"/proc/{child}").exists()
     assert serving(settings) == ""
     assert archived(settings) == 2500
@@ -186,7 +193,7 @@ def test_a_stop_does_not_wait_for_a_broker_that_is_away(
     broker.kill()
     time.sleep(1)
     try:
-        assert worker.stop() < 5
+        assert worker.stop() < STOPS_WITHIN_S
     finally:
         broker.start()
 
@@ -205,10 +212,10 @@ def test_waiting_for_a_broker_costs_no_threads_and_no_files(
 
     before, attempts = held(), worker.log().count(said)
     worker.wait_for(lambda: worker.log().count(said) >= attempts + 2)
-    # The thread that answered /readyz may have been among them.
-    assert all(now <= then for now, then in zip(held(), before, strict=True))
+    # The thread that answered /readyz may have been among them; and a try may be under way.
+    worker.wait_for(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
     assert worker.ask("/healthz")[0] == 200
-    assert worker.stop() < 5
+    assert worker.stop() < STOPS_WITHIN_S
 
 
 def test_a_killed_fit_is_counted_and_leaves_all_as_it_was(
@@ -235,7 +242,7 @@ def test_a_fit_dies_with_its_worker(
     child = worker.fitting()
     worker.process.kill()
     worker.process.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
@@ -266,7 +273,8 @@ def test_trouble_with_the_archive_shows_and_ends_when_it_does(
 def test_between_fits_it_looks_for_drift(
     settings: Settings, start: Callable[[Settings], Worker]
 ) -> None:
-    often = {"every_minutes": 60.0, "drift_minutes": 0.03}
+    # The first fit waits for all 600: after one on a part, what follows would be events enough.
+    often = {"every_minutes": 60.0, "drift_minutes": 0.03, "min_events": 600}
     trainer = msgspec.structs.replace(settings.trainer, **often)
     worker = start(msgspec.structs.replace(settings, trainer=trainer))
     send(settings, taste(600))
@@ -297,7 +305,7 @@ def test_of_two_trainers_one_fits_and_the_other_takes_over_when_it_dies(
     first.wait_for(lambda: first.metric('rheos_fits_total{outcome="promoted"}') >= 1)
     made = serving(settings)
     # The one that waits archives all the same.
-    second.wait_for(lambda: elsewhere.archive_dir.is_dir() and archived(elsewhere) == 600)
+    second.wait_for(lambda: archived(elsewhere) == 600)
     assert second.metric("rheos_trainer_leads") == 0
     assert "begins" not in second.log()
     first.process.kill()
@@ -338,13 +346,14 @@ def test_after_a_crash_of_the_broker_one_of_two_trainers_leads(
             before, since = now, time.monotonic()
         return time.monotonic() - since > 12
 
-    workers[0].wait_for(is_settled, 150)
+    workers[0].wait_for(is_settled, 240)
 
 
 def test_it_rolls_back_by_itself_what_people_do_not_click(
     settings: Settings, start: Callable[[Settings], Worker]
 ) -> None:
-    live = {"live_minutes": 0.02, "live_min_answers": 100, "every_minutes": 60.0}
+    # It judges once all answers count: a look may fall between two of them.
+    live = {"live_minutes": 0.02, "live_min_answers": 400, "every_minutes": 60.0}
     trainer = msgspec.structs.replace(settings.trainer, **live)
     settings = msgspec.structs.replace(settings, trainer=trainer)
     store = LocalStore(settings.store_dir)
@@ -377,5 +386,5 @@ def test_a_wrong_model_stops_the_start(
 ) -> None:
     trainer = msgspec.structs.replace(settings.trainer, model="mystery")
     worker = start(msgspec.structs.replace(settings, trainer=trainer))
-    assert worker.process.wait(60) == 1
+    assert worker.process.wait(120) == 1
     assert "setting trainer.model = 'mystery': known are als, " in worker.log()
