@@ -1,9 +1,13 @@
 """The real Kafka that a whole test run shares."""
 
+import contextlib
 import random
 import socket
 import sys
 from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from rheos.local_kafka import KafkaProcess, LocalKafka, fetch_jars
 
@@ -21,6 +25,15 @@ def free_ports(count: int) -> list[int]:
             if port not in ports and probe.connect_ex(("127.0.0.1", port)) != 0:
                 ports.append(port)
     return ports
+
+
+def delete_topics(bootstrap: str, prefix: str) -> None:
+    """Has the topics of a prefix deleted, if the broker can be asked now."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    with contextlib.suppress(KafkaException):
+        names = [name for name in admin.list_topics(timeout=30).topics if name.startswith(prefix)]
+        for deleted in (admin.delete_topics(names) if names else {}).values():
+            deleted.result(30)
 
 
 def new_broker(data_dir: Path) -> KafkaProcess:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rheos.local_kafka import KafkaProcess
-from tests.broker import new_broker
+from tests.broker import delete_topics, new_broker
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -53,9 +53,16 @@ def broker(run_broker: KafkaProcess) -> KafkaProcess:
 
 
 @pytest.fixture
-def prefix() -> str:
-    """A topic prefix that no other test uses."""
-    return f"t{uuid.uuid4().hex[:12]}"
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A topic prefix that no other test uses. Its topics go with the test: a broker that is crashed
+    recovers every partition that it has, minutes of work for those of a whole run."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    kafka = None
+    if "run_broker" in request.fixturenames:
+        kafka = request.getfixturevalue("run_broker")
+    yield name
+    if kafka is not None and kafka.running:
+        delete_topics(kafka.bootstrap, name)
 
 
 @pytest.fixture(scope="session")

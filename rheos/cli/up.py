@@ -24,7 +24,8 @@ TRAINER_BEGINS_EVENTS = 200_000
 trainer would begin with the first thousand, and compete with the backfill for the processor."""
 
 READY_TIMEOUT_S = 900.0
-"""An indexer is ready once it has read all states, which takes minutes for millions."""
+"""An indexer is ready once it has read all states, which takes minutes for millions; Kafka after a
+crash once it has recovered all partitions, which killing it would only prolong."""
 
 
 def command(
@@ -146,7 +147,14 @@ def _children(
     children = []
     if kafka is not None:
         children.append(
-            Child("kafka", kafka.argv(), ready=kafka.is_ready, stop_order=2, grace_s=KAFKA_GRACE_S)
+            Child(
+                "kafka",
+                kafka.argv(),
+                ready=kafka.is_ready,
+                ready_timeout_s=READY_TIMEOUT_S,
+                stop_order=2,
+                grace_s=KAFKA_GRACE_S,
+            )
         )
     of_demo = {"RHEOS_TRAINER_MIN_EVENTS": str(TRAINER_BEGINS_EVENTS)} if speed is not None else {}
     children += [

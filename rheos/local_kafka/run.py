@@ -20,7 +20,7 @@ from rheos.supervisor.tether import tethered
 
 HOST = "127.0.0.1"
 FORMAT_TIMEOUT_S = 120
-READY_TIMEOUT_S = 120
+READY_TIMEOUT_S = 600  # after a crash it reads the unflushed end of every partition again
 STOP_TIMEOUT_S = 10
 ASK_TIMEOUT_S = 2.0
 PORT_PATIENCE_S = 1.0  # a broker that was just killed holds its port until its memory is freed
