@@ -64,7 +64,8 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, description="The same for MLP: its layers and what enters them.")
     ] = 0.004
     half_steps: Annotated[
-        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+        float,
+        Meta(gt=0, description="Later items of a user that halve the weight of an earlier one."),
     ] = 1e6
     last: Annotated[
         int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
