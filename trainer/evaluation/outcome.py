@@ -14,7 +14,12 @@ from trainer.evaluation.pointwise import Pointwise
 
 
 class Outcome(NamedTuple):
-    """One recommender on one holdout: n users, m items to find (``owners`` their users)."""
+    """One recommender on one holdout: n users, m items to find (``owners`` their users).
+
+    ``values`` (n, metrics.MEASURES) and ``activity`` (n,), the known interactions, are the users';
+    ``target_values`` (m, metrics.MEASURES) and ``target_counts`` (m,), the fitted interactions, the
+    items'.
+    """
 
     user_ids: list[str]
     activity: Int64s
@@ -34,6 +39,11 @@ def of_scores(
     judged: Pointwise,
     k: int,
 ) -> Outcome:
+    """What ``found`` says of the users in ``part.wanted``, in their order.
+
+    It has an array of scores (N,) for each, by the rows of ``row_of``; -inf is never shown. Lists
+    have ``k`` items. ``histories`` are the users', ``judged`` is what was measured of pairs.
+    """
     train = part.train
     fitted_counts = dict(zip(train.item_ids, train.popularity().tolist(), strict=True))
     lists = np.full((len(histories), k), -1, np.int64)
