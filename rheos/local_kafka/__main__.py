@@ -11,7 +11,7 @@ from rheos.local_kafka.launch import crashed, settle
 def main() -> None:
     log_dir, settling, controller, broker = json.loads(sys.argv[1])
     if crashed(Path(log_dir)):
-        settle(controller, Path(settling))
+        settle(controller, Path(log_dir), Path(settling))
     os.execv(broker[0], broker)
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import socket
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ from rheos.local_kafka import (
     check_jars,
     fetch_jars,
 )
-from rheos.local_kafka.launch import crashed
+from rheos.local_kafka.launch import crashed, settle
 from rheos.local_kafka.lock import read_lock
 from tests.broker import free_ports, new_broker
 
@@ -65,7 +65,7 @@ def test_a_second_fetch_touches_nothing(jars_dir: Path) -> None:
     started = time.monotonic()
     assert fetch_jars(progress=False) == jars_dir
     assert {path.name: path.stat().st_mtime_ns for path in jars_dir.glob("*.jar")} == before
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_damaged_and_a_missing_jar_are_fetched_again(jars_dir: Path, tmp_path: Path) -> None:
@@ -131,9 +131,11 @@ def test_what_was_acknowledged_survives_kill_9(own_broker: KafkaProcess) -> None
         {"bootstrap.servers": own_broker.bootstrap, "enable.idempotence": True, "linger.ms": 1}
     )
     create_topic(own_broker, "kept")
-    threading.Timer(1.0, os.kill, (own_broker.pid, signal.SIGKILL)).start()
-    number = 0
+    number, killed = 0, False
     while own_broker.running:  # the kill falls into the middle of the stream
+        if len(acknowledged) >= 500 and not killed:
+            os.kill(own_broker.pid, signal.SIGKILL)
+            killed = True
         value = b"%d" % number
         producer.produce(
             "kept",
@@ -198,6 +200,31 @@ def test_the_controller_runs_alone_only_after_a_crash(own_broker: KafkaProcess) 
     assert not (own_broker.kafka.data_dir / "settling").exists()
 
 
+def test_after_a_crash_it_waits_for_the_record_that_fences_and_for_no_earlier_one(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log" / "__cluster_metadata-0" / "00000000000000000000.log"
+    log.parent.mkdir(parents=True)
+    fenced = bytes.fromhex("0111000000000100000000000000100100010118")
+    unfenced = bytes.fromhex("011100000000010000000000000010010001ff")
+    log.write_bytes(fenced + unfenced)
+    controller = """
+import sys, time
+for record in sys.argv[2:]:
+    with open(sys.argv[1], "ab") as log:
+        log.write(bytes.fromhex(record))
+    time.sleep(1)
+time.sleep(600)
+"""
+    written = [unfenced.hex(), fenced.hex()]
+    settle(
+        [sys.executable, "-c", controller, str(log), *written],
+        tmp_path / "log",
+        tmp_path / "settling",
+    )
+    assert log.read_bytes() == fenced + unfenced + unfenced + fenced
+
+
 def test_a_transaction_acknowledged_just_before_kill_9_is_neither_lost_nor_left_open(
     own_broker: KafkaProcess,
 ) -> None:
@@ -212,7 +239,7 @@ def test_a_transaction_acknowledged_just_before_kill_9_is_neither_lost_nor_left_
             {
                 "bootstrap.servers": own_broker.bootstrap,
                 "transactional.id": f"writer-{crash}",
-                "transaction.timeout.ms": 3000,
+                "transaction.timeout.ms": 15_000,
                 "log_level": 0,
             }
         )
@@ -233,7 +260,7 @@ def test_a_transaction_acknowledged_just_before_kill_9_is_neither_lost_nor_left_
         )
         places = [TopicPartition("shop", partition) for partition in range(4)]
         consumer.assign(places)
-        found, deadline = 0, time.monotonic() + 30
+        found, deadline = 0, time.monotonic() + 90
         while found < 12 * (crash + 1) and time.monotonic() < deadline:
             found += sum(map(len, consumer.poll(timeout_ms=500).values()))
         consumer.close()
