@@ -17,7 +17,7 @@ from rheos.state import Float32s, encode_state
 from tests.indexer import shop
 
 ITEMS = [f"i{n}" for n in range(20)]
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class World:

@@ -106,18 +106,18 @@ class Indexer:
         self.service: Service = self._server.app.state.service
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
-        until(lambda: self._server.started, 30)
+        until(lambda: self._server.started)
         self.url = f"http://127.0.0.1:{self._server.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def ready(self) -> "Indexer":
-        until(lambda: self.client.get("/readyz").status_code == 200, 30)
+        until(lambda: self.client.get("/readyz").status_code == 200)
         return self
 
     def close(self) -> None:
         self.client.close()
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
@@ -130,8 +130,8 @@ def running(settings: Settings) -> Iterator[Indexer]:
         indexer.close()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
-    """Waits for a condition; fails when it does not come true in time."""
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Waits for a condition; fails when it does not come true in time, on a busy machine too."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"

@@ -110,7 +110,7 @@ class Up:
         os.kill(pid, signal.SIGKILL)
         until(
             lambda: self.children().get(name, pid) != pid,
-            60,
+            PATIENCE_S,
             lambda: f"{name} was not started again:\n{self.log}",
         )
 
@@ -121,7 +121,7 @@ class Up:
         self._process.send_signal(signal.SIGINT)
         status = self._process.wait(PATIENCE_S)
         seconds = time.monotonic() - began_s
-        self._reading.join(5)
+        self._reading.join(PATIENCE_S)
         assert status == 0, self.log
         assert {pid for pid in pids if is_alive(pid)} == set()
         return seconds
@@ -131,7 +131,7 @@ class Up:
         pids = set(self.children().values())
         self._process.kill()
         self._process.wait()
-        until(lambda: not any(map(is_alive, pids)), 10, lambda: "its children live on")
+        until(lambda: not any(map(is_alive, pids)), 60, lambda: "its children live on")
 
     def end(self) -> None:
         if self._process.poll() is None:
@@ -162,7 +162,7 @@ def until(
 
 def is_ok(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=10):
             return True
     except OSError:
         return False

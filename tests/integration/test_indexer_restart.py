@@ -25,6 +25,11 @@ from tests.integration.indexer_rig import Feed, running, settings_for, until
 
 pytestmark = pytest.mark.kafka
 
+GIVES_UP_WITHIN_S = 30
+"""15 s by `indexer.event_writer`, and what a busy machine adds."""
+STOPS_WITHIN_S = 15
+"""Four seconds at most by the graces, and what a busy machine adds."""
+
 
 @pytest.fixture
 def settings(broker: KafkaProcess, prefix: str, tmp_path: Path) -> Settings:
@@ -66,7 +71,8 @@ def test_not_ready_until_it_has_read_past_an_open_transaction_that_it_saw(
     producer.flush(10)
     with running(settings) as indexer:
         client = indexer.client
-        time.sleep(2)
+        until(lambda: "messages to go" in client.get("/readyz").text)
+        time.sleep(1)
         ready = client.get("/readyz")
         assert ready.status_code == 503
         assert "messages to go" in ready.text
@@ -153,7 +159,7 @@ def test_a_crashed_broker_costs_writes_a_503_and_nothing_else(
         refused = client.post("/v1/events", json=event)
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "kafka_away"
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < GIVES_UP_WITHIN_S
         for _ in range(50):
             assert client.get("/v1/users/u/recommendations").status_code == 200
         broker.start()
@@ -230,9 +236,9 @@ def test_the_process_makes_its_topics_and_stops_cleanly_on_a_signal(
         until(is_ready, 60)
         began = time.monotonic()
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr.decode()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < STOPS_WITHIN_S
         assert b"Traceback" not in stderr
 
 
@@ -253,9 +259,9 @@ def test_the_process_stops_within_seconds_when_kafka_is_away(
         until(answers_503, 60)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < STOPS_WITHIN_S
 
 
 def test_a_busy_port_ends_the_process_with_its_number(settings: Settings) -> None:
@@ -294,7 +300,7 @@ def test_records_of_many_threads_reach_their_partitions_once(
         lock = threading.Lock()
 
         def post(thread: int) -> None:
-            with httpx.Client(base_url=indexer.url, timeout=30, trust_env=False) as client:
+            with httpx.Client(base_url=indexer.url, timeout=60, trust_env=False) as client:
                 for number in range(25):
                     event = {
                         "user_id": f"u{thread}",

@@ -168,7 +168,7 @@ def test_a_foreign_source_becomes_events_each_in_its_users_partition_once(
     send(loop.bootstrap, topic, [(b"whatever", value) for value in orders[:15]])
     worker.wait_ready()
     send(loop.bootstrap, topic, [(None, value) for value in bad + orders[15:]])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while sum(map(len, read(loop.bootstrap, loop.topics.events))) < 30:
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -204,7 +204,7 @@ def test_what_a_producer_aborted_is_not_counted(worker: WorkerProcess) -> None:
             producer.commit_transaction(20)
     loop.check()
     assert worker.metric("rheos_events_accepted_total") == 40
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while worker.metric("rheos_lag_messages") > 0:  # the markers at the end are no lag
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -223,7 +223,7 @@ def test_a_log_that_retention_cuts_under_a_lagging_worker_is_told_by_readyz(
     cut_topic(loop.bootstrap, loop.topics.events, 0, log[0][-1].offset)
     again = WorkerProcess(worker.settings, tmp_path / "again.log")  # type: ignore[attr-defined]
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while "accept_loss" not in again.ask("readyz")[1]:
             assert time.monotonic() < deadline, again.ask("readyz")
             time.sleep(0.2)
@@ -231,7 +231,7 @@ def test_a_log_that_retention_cuts_under_a_lagging_worker_is_told_by_readyz(
         assert status == 503
         assert f"{loop.topics.events}[0]" in text
         assert again.metric("rheos_partitions_stopped") == 1
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while again.metric("rheos_events_accepted_total") < 1:  # the other partitions go on
             assert time.monotonic() < deadline
             time.sleep(0.2)

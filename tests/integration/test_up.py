@@ -18,7 +18,8 @@ from tests.integration.running_up import Place, until, up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-STOPS_WITHIN_S = 10.0
+STOPS_WITHIN_S = 15.0
+"""Ten seconds by the graces, and what a busy machine adds."""
 CUSTOMERS = ("17850", "13047", "12583", "13748", "15100")
 """Of the demo's first hours."""
 
@@ -169,7 +170,7 @@ def test_the_demo_learns_serves_and_goes_on_where_it_was_stopped(place: Place) -
         "RHEOS_CLOCK": "stream",
     }
     with up(place, "--demo", "--fresh") as running:
-        running.says("▏ 1")  # in the middle of the backfill
+        running.says("%  backfill ")  # a bar of progress: it is in the middle of it
         running.crash("demo")
         served_s = running.says("personal recommendations of generation 1-")
         print(f"personal recommendations after {served_s:.0f} s, a kill of the player included")

@@ -408,7 +408,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     )
     assert program.stdout is not None
     program.stdout.close()
-    _, errors = program.communicate(timeout=30)
+    _, errors = program.communicate(timeout=120)
 
     assert errors == b""
 
@@ -426,4 +426,4 @@ def test_waiting_for_a_broker_ends_in_time(nobody: str) -> None:
     with pytest.raises(CommandError, match=f"no Kafka at {nobody}"):
         wait_for_topics(from_tree({"kafka": {"bootstrap": nobody}}), timeout_s=0.5)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20

@@ -24,14 +24,14 @@ def make_topics(
     admin = AdminClient({"bootstrap.servers": bootstrap})
     wanted = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in topics.items()]
     for future in admin.create_topics(wanted).values():
-        future.result(20)
+        future.result(60)
 
 
 def delete_topic(bootstrap: str, topic: str) -> None:
     """Deletes a topic and waits until its name is free."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.delete_topics([topic])[topic].result(20)
-    deadline = time.monotonic() + 20
+    admin.delete_topics([topic])[topic].result(60)
+    deadline = time.monotonic() + 60
     while topic in admin.list_topics(timeout=10).topics:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -42,7 +42,7 @@ def cut_topic(bootstrap: str, topic: str, partition: int, before: int) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
     place = TopicPartition(topic, partition, before)
     for future in admin.delete_records([place]).values():
-        future.result(20)
+        future.result(60)
 
 
 def send(
@@ -83,7 +83,7 @@ def read(bootstrap: str, topic: str) -> list[list[Entry]]:
         }
     )
     try:
-        count = len(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
+        count = len(consumer.list_topics(topic, timeout=60).topics[topic].partitions)
         found: list[list[Entry]] = [[] for _ in range(count)]
         consumer.assign([TopicPartition(topic, number, 0) for number in range(count)])
         ended: set[int] = set()

@@ -51,7 +51,7 @@ class Loop:
     def send(self, count: int) -> None:
         send(self.bootstrap, self.topics.events, self.events(count))
 
-    def wait_folded(self, timeout_s: float = 90) -> None:
+    def wait_folded(self, timeout_s: float = 180) -> None:
         """Waits until both checkpoints stand behind the last record of their logs."""
         deadline = time.monotonic() + timeout_s
         while True:
