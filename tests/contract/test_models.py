@@ -48,8 +48,8 @@ CASES = [
     Case("bspm", {"rank": 4, "factors": 8, "weights": 10, "half_steps": 4.0}),
     Case(
         "lightgcn",
-        {"factors": 8, "layers": 2, "steps": 100, "batch": 256, "negatives": 2}
-        | {"learning_rate": 0.05, "half_steps": 4.0},
+        {"factors": 8, "layers": 2, "steps": 100, "warm_steps": 50, "batch": 256}
+        | {"negatives": 2, "learning_rate": 0.05, "half_steps": 4.0},
     ),
     Case(
         "two_tower",

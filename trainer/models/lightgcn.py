@@ -26,7 +26,7 @@ from trainer.validation import Score, Validation
 
 BLOCK = 8192
 """On a CPU so many triples at once: their three (8192, 64) float32 matrices stay in the cache."""
-WARM_RATE = 0.25
+WARM_RATE = 0.5
 """A fit that starts from the last one begins with so much of the learning rate."""
 LAST_RATE = 0.05
 """The learning rate falls to this share: large steps early, small ones at the end."""
@@ -52,7 +52,7 @@ class LightGCN(Struct, frozen=True, forbid_unknown_fields=True):
     steps: Annotated[int, Meta(ge=1, description="Steps of the optimiser.")] = 200
     warm_steps: Annotated[
         int, Meta(ge=1, description="Steps where a fit starts from the last one.")
-    ] = 50
+    ] = 100
     batch: Annotated[
         int,
         Meta(
