@@ -26,7 +26,7 @@ FENCED = re.compile(rb"\x01\x11.\x00\x00\x00\x01.{8}\x01\x00\x01\x01", re.DOTALL
 """A BrokerRegistrationChangeRecord as the metadata log has it, after all that the fencing changes:
 frame 1, type 17, a version; broker 1; its epoch; one tagged field, number 0 (`fenced`): one byte, 1
 (-1 ends a fencing). The line that tells of it comes earlier, by seconds on a busy machine."""
-START_S = 120.0
+START_S = 300.0
 """A controller that wrote nothing for so long does not come up."""
 PATIENCE_S = 15.0
 """One that is up and fences nothing for so long has nothing to fence: it was done before."""
