@@ -156,29 +156,30 @@ def test_rows_before_the_first_wanted_one_are_skipped(settings: Settings, tmp_pa
 
 
 def test_a_replay_that_is_stopped_goes_on_later(settings: Settings, tmp_path: Path) -> None:
-    plan = plan_of(table(tmp_path / "shop.csv", 400), pace=Pace(rate=400))
+    # Ten seconds' worth, of which it takes half a one: a slow commit must not make all of it due.
+    plan = plan_of(table(tmp_path / "shop.csv", 400), pace=Pace(rate=40))
     stop = threading.Event()
 
     def stop_soon(summary: Summary) -> None:
-        if summary.rows >= 100:
+        if summary.rows >= 20:
             stop.set()
 
     first = run(settings, plan, stop=stop, progress=stop_soon)
     assert first.stopped
-    assert 100 <= first.rows < 400
-    assert run(settings, plan).rows == 400 - first.rows
+    assert 20 <= first.rows < 400
+    assert run(settings, plan._replace(pace=Pace())).rows == 400 - first.rows
     assert_each_once(settings, 400)
 
 
 def test_a_rate_is_kept(settings: Settings, tmp_path: Path) -> None:
     done = run(settings, plan_of(table(tmp_path / "shop.csv", 300), pace=Pace(rate=200)))
-    assert 1.4 < done.seconds < 6
+    assert 1.4 < done.seconds < 12
     assert_each_once(settings, 300)
 
 
 def test_a_recorded_speed_is_kept(settings: Settings, tmp_path: Path) -> None:
     done = run(settings, plan_of(table(tmp_path / "shop.csv", 31), pace=Pace(speed=20)))
-    assert 1.4 < done.seconds < 6
+    assert 1.4 < done.seconds < 12
 
 
 def test_a_file_is_ordered_by_time_when_told(settings: Settings, tmp_path: Path) -> None:
@@ -324,7 +325,8 @@ def test_a_replay_killed_at_any_moment_sends_each_row_once(
     draw = random.Random(7)
     kills = 0
     while True:
-        process = started(settings, path, rate=4000)
+        # At first so slowly that a pause of the machine's does not let it reach the end.
+        process = started(settings, path, rate=1000 if kills < 6 else 0)
         assert process.stdout is not None
         process.stdout.readline()  # it has committed once, then it works on the next ones
         time.sleep(draw.uniform(0.0, 0.4))
@@ -332,12 +334,12 @@ def test_a_replay_killed_at_any_moment_sends_each_row_once(
             process.send_signal(signal.SIGKILL)
             kills += 1
         else:
-            assert process.wait(60) == 0
+            assert process.wait(240) == 0
         process.stdout.close()
         process.wait()
         if process.returncode == 0:
             break
-    assert kills >= 3
+    assert kills == 6
     assert_each_once(settings, rows)
 
 
@@ -358,11 +360,11 @@ def test_a_broker_that_crashes_and_comes_back_costs_no_row(
         target=lambda: result.append(run(settings, plan, progress=crash, notice=notices.append))
     )
     thread.start()
-    assert crashed.wait(30)
+    assert crashed.wait(120)
     broker.kill()
     time.sleep(1)
     broker.start()
-    thread.join(120)
+    thread.join(300)
     assert not thread.is_alive()
     assert result[0].rows == 3000
     assert_each_once(settings, 3000)
@@ -377,7 +379,7 @@ def test_of_two_runs_at_once_the_later_one_wins(settings: Settings, tmp_path: Pa
         try:
             run(
                 settings,
-                plan_of(path, pace=Pace(rate=100)),
+                plan_of(path, pace=Pace(rate=10)),  # it cannot have ended before the later one
                 progress=lambda summary: going.set(),
             )
         except SourceError as error:
@@ -385,9 +387,9 @@ def test_of_two_runs_at_once_the_later_one_wins(settings: Settings, tmp_path: Pa
 
     thread = threading.Thread(target=earlier)
     thread.start()
-    assert going.wait(30)
+    assert going.wait(120)
     later = run(settings, plan_of(path))
-    thread.join(30)
+    thread.join(120)
     assert "another run has taken over shop.csv@" in ended[0]
     assert later.next_row == 1000
     assert_each_once(settings, 1000)

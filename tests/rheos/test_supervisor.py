@@ -33,7 +33,7 @@ def python(code: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def eventually(condition: Callable[[], object], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
@@ -280,9 +280,10 @@ def test_what_ignores_sigterm_is_killed_with_its_own_children(
         out=output,
     )
     stop_s = run_until(supervisor, lambda: len(pids_in(output.getvalue())) == 4)
-    assert 0.5 <= stop_s < 3
+    assert 0.5 <= stop_s < 10
     assert "two did not stop in 0.5 s: killed" in output.getvalue()
-    assert not any(map(is_alive, pids_in(output.getvalue())))
+    # SIGKILL takes its moment.
+    eventually(lambda: not any(map(is_alive, pids_in(output.getvalue()))))
 
 
 def test_what_a_crashed_child_had_started_goes_before_it_starts_again(
@@ -297,9 +298,7 @@ def test_what_a_crashed_child_had_started_goes_before_it_starts_again(
         return len(pids) == 4 and not is_alive(pids[1])
 
     run_until(supervisor, crash_once)
-    eventually(
-        lambda: not any(map(is_alive, pids_in(output.getvalue())))
-    )  # SIGKILL takes its moment
+    eventually(lambda: not any(map(is_alive, pids_in(output.getvalue()))))
 
 
 @pytest.fixture
@@ -350,7 +349,7 @@ def test_the_children_of_a_killed_supervisor_end_and_its_folder_is_free(
     assert all(map(is_alive, pids))
     process.kill()
     process.wait()
-    eventually(lambda: not any(map(is_alive, pids)), timeout_s=5)
+    eventually(lambda: not any(map(is_alive, pids)))
     with folder_lock(tmp_path):
         pass
 
@@ -374,9 +373,9 @@ def test_a_second_ctrl_c_kills_at_once(
     assert all(map(is_alive, pids))
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 0
-    assert time.monotonic() - started < 3
-    assert not any(map(is_alive, pids))
+    assert process.wait(60) == 0
+    assert time.monotonic() - started < 6  # of the grace nearly 9 s were left
+    eventually(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_closed_pipe_leaves_the_children_and_the_files_alone(
@@ -398,7 +397,7 @@ def test_a_closed_pipe_leaves_the_children_and_the_files_alone(
     eventually(lambda: file.stat().st_size > size + 50)
     assert process.poll() is None
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_where_the_kernel_cannot_do_it_a_watcher_ends_the_program(
@@ -419,7 +418,7 @@ def test_where_the_kernel_cannot_do_it_a_watcher_ends_the_program(
     pids = pids_in(process.stdout.readline())
     assert all(map(is_alive, pids))
     process.kill()
-    eventually(lambda: not any(map(is_alive, pids)), timeout_s=5)
+    eventually(lambda: not any(map(is_alive, pids)))
 
 
 def test_the_watcher_passes_on_the_exit_status() -> None:
@@ -505,14 +504,14 @@ def test_kafka_is_healed_after_kill_9_and_ends_with_its_supervisor(
     second = jvm()
     process.kill()
     process.wait()
-    eventually(lambda: not is_alive(second), timeout_s=5)
+    eventually(lambda: not is_alive(second))
 
     process = supervisor_process(code, *arguments)  # nothing left in the folder is in its way
     kafka.wait_ready()
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    assert process.wait(10) == 0
-    assert time.monotonic() - started < 5
+    assert process.wait(60) == 0
+    assert time.monotonic() - started < 10
     assert jvm() == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", kafka.port))
