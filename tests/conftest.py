@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from rheos.local_kafka import KafkaProcess
@@ -22,6 +23,11 @@ MARKERS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # An example takes as long as the machine needs. On build servers Hypothesis sees to it itself.
+    hypothesis.settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("patient")
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     # kafka-python 3.0 loads its schemas by a call that Python 3.11 and 3.12 deprecate.
