@@ -231,8 +231,8 @@ class LocalKafka:
             # How long readers wait behind the open transaction of a writer that died, beyond its
             # own time-out: 10 s by default.
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
-            # The controller that runs alone waits for the end of the dead broker's session; one that
-            # lives must not lose its partitions because its machine stalls for a moment.
+            # A controller that runs alone waits for the end of the dead broker's session; a living
+            # broker must not lose its partitions because its machine stalls for a moment.
             "broker.session.timeout.ms": roles.session_ms,
             "broker.heartbeat.interval.ms": 500,
             # 128 MB by default, taken at the start; 8 MB cleans 300,000 keys in one pass.
