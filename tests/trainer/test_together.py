@@ -40,7 +40,7 @@ def torchrun(*words: str, **environment: str) -> str:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ".", **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

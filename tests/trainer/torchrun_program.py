@@ -25,7 +25,7 @@ def some_data() -> DataSet:
 
 def main() -> None:
     name, parameters, folder = sys.argv[1], msgspec.json.decode(sys.argv[2]), sys.argv[3]
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=600))
     fitted = model_of(name, parameters).fit(some_data(), Run(seed=5, device="cpu"))
     np.savez(
         f"{folder}/{dist.get_rank()}.npz", items=fitted.item_vectors, users=fitted.user_vectors
