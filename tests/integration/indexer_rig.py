@@ -87,7 +87,7 @@ class Feed:
         )
 
     def flush(self) -> None:
-        self._producer.flush(30)
+        self._producer.flush(60)
 
     def close(self) -> None:
         self._producer.close()

@@ -27,16 +27,16 @@ def transactional(settings: Settings, name: str) -> Producer:
         {
             "bootstrap.servers": settings.kafka.bootstrap,
             "transactional.id": f"{settings.kafka.prefix}.{name}",
-            "transaction.timeout.ms": 20_000,
+            "transaction.timeout.ms": 60_000,
         }
     )
-    producer.init_transactions(30)
+    producer.init_transactions(60)
     return producer
 
 
 def values(settings: Settings, start: int = 0) -> list[bytes | None]:
     topic = Topics(settings).replay
-    found = read_committed(settings.kafka.bootstrap, topic, 0, start, silence_s=20)
+    found = read_committed(settings.kafka.bootstrap, topic, 0, start, silence_s=60)
     return [message.value() for message in found]
 
 
@@ -52,10 +52,10 @@ def test_markers_and_aborted_records_are_passed_over(settings: Settings) -> None
         producer.begin_transaction()
         producer.produce(topic, b"%d" % number, b"key", partition=0)
         if number % 2:
-            producer.flush(10)
-            producer.abort_transaction(10)
+            producer.flush(60)
+            producer.abort_transaction(60)
         else:
-            producer.commit_transaction(10)
+            producer.commit_transaction(60)
     # Six records and six markers; the last record and the last two markers give nothing to read.
     assert end_of(settings.kafka.bootstrap, topic, 0) == 12
     assert values(settings) == [b"0", b"2", b"4"]
@@ -70,16 +70,16 @@ def test_what_was_committed_behind_an_open_transaction_is_waited_for(settings: S
     slow, quick = transactional(settings, "slow"), transactional(settings, "quick")
     slow.begin_transaction()
     slow.produce(topic, b"open", b"key", partition=0)
-    slow.flush(10)
+    slow.flush(60)
     quick.begin_transaction()
     quick.produce(topic, b"committed", b"key", partition=0)
-    quick.commit_transaction(10)
+    quick.commit_transaction(60)
     ended_s: list[float] = []
 
     def end() -> None:
         time.sleep(1.5)
         ended_s.append(time.monotonic())
-        slow.abort_transaction(10)
+        slow.abort_transaction(60)
 
     thread = threading.Thread(target=end)
     thread.start()
@@ -93,10 +93,10 @@ def test_a_transaction_that_stays_open_is_an_error_in_the_end(settings: Settings
     slow = transactional(settings, "slow")
     slow.begin_transaction()
     slow.produce(topic, b"open", b"key", partition=0)
-    slow.flush(10)
+    slow.flush(60)
     with pytest.raises(CommittedLogError, match=r"was read to 0 of 1; a transaction is open"):
         list(read_committed(settings.kafka.bootstrap, topic, 0, silence_s=1))
-    slow.abort_transaction(10)
+    slow.abort_transaction(60)
 
 
 def test_a_topic_that_does_not_exist_is_named(

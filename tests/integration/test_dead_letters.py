@@ -53,7 +53,7 @@ def write(settings: Settings, *records: DeadLetter | bytes) -> None:
     for record in records:
         value = record if isinstance(record, bytes) else encode_dead_letter(record)
         producer.produce(Topics(settings).dead_letters, value, partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
 
 
 def events(settings: Settings) -> list[tuple[int, bytes | None, bytes | None]]:
@@ -232,7 +232,7 @@ def test_letters_of_a_running_stream_count_once_however_often_they_are_sent(
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for value in (good, good.replace(b"view", b"gaze"), b"no event"):
         producer.produce(Topics(settings).events, value, b"order-9", partition=away)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     worker = WorkerProcess(settings, tmp_path / "worker.log")
     try:
         worker.wait_ready()

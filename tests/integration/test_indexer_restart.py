@@ -51,7 +51,7 @@ def transactional(settings: Settings, identity: str) -> Producer:
             "transaction.timeout.ms": 60_000,
         }
     )
-    producer.init_transactions(30)
+    producer.init_transactions(60)
     return producer
 
 
@@ -68,7 +68,7 @@ def test_not_ready_until_it_has_read_past_an_open_transaction_that_it_saw(
     newer = encode_state(shop.user_state(["a", "b"], offset=2))
     at = partition_of("u", settings.kafka.events_partitions)
     producer.produce(feed.topics.user_state, key="u", value=newer, partition=at)
-    producer.flush(10)
+    producer.flush(60)
     with running(settings) as indexer:
         client = indexer.client
         until(lambda: "messages to go" in client.get("/readyz").text)
@@ -91,7 +91,7 @@ def test_not_ready_until_it_has_read_past_an_open_transaction_that_it_saw(
         assert client.get("/v1/status").json()["ready"] is False
         event = {"user_id": "u", "item_id": "a", "type": "click", "time_ms": 1}
         assert client.post("/v1/events", json=event).status_code == 202
-        producer.commit_transaction(10)
+        producer.commit_transaction(60)
         indexer.ready()
         assert client.get("/v1/users/u/recommendations").json()["as_of"]["offset"] == 2
 
@@ -107,8 +107,8 @@ def test_aborted_states_are_never_seen_and_do_not_hold_up_readiness(
         producer.begin_transaction()
         lost = encode_state(shop.user_state(["a", "b"], offset=offset))
         producer.produce(feed.topics.user_state, key="u", value=lost, partition=at)
-        producer.flush(10)
-        producer.abort_transaction(10)
+        producer.flush(60)
+        producer.abort_transaction(60)
     with running(settings) as indexer:
         indexer.ready()
         assert indexer.client.get("/v1/users/u").json()["as_of"]["offset"] == 1

@@ -192,16 +192,16 @@ def test_what_a_producer_aborted_is_not_counted(worker: WorkerProcess) -> None:
             "partitioner": "murmur2_random",
         }
     )
-    producer.init_transactions(20)
+    producer.init_transactions(60)
     for number in range(4):
         producer.begin_transaction()
         for key, value in loop.events(20):
             producer.produce(loop.topics.events, value, key)
         if number % 2:
-            producer.flush(10)
-            producer.abort_transaction(20)
+            producer.flush(60)
+            producer.abort_transaction(60)
         else:
-            producer.commit_transaction(20)
+            producer.commit_transaction(60)
     loop.check()
     assert worker.metric("rheos_events_accepted_total") == 40
     deadline = time.monotonic() + 120

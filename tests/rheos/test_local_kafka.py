@@ -175,8 +175,8 @@ def test_the_run_has_one_broker_with_transactions(broker: KafkaProcess, prefix: 
     for commit in (False, True):
         producer.begin_transaction()
         producer.produce(topic, b"committed" if commit else b"aborted")
-        producer.flush(30)
-        producer.commit_transaction(30) if commit else producer.abort_transaction(30)
+        producer.flush(60)
+        producer.commit_transaction(60) if commit else producer.abort_transaction(60)
     assert values_in(broker.bootstrap, topic) == [b"committed"]
 
 
@@ -185,7 +185,7 @@ def test_a_topic_that_nobody_created_is_not_there(broker: KafkaProcess, prefix: 
     failures: list[object] = []
     producer = Producer({"bootstrap.servers": broker.bootstrap, "message.timeout.ms": 3000})
     producer.produce(f"{prefix}.none", b"x", on_delivery=lambda error, _: failures.append(error))
-    producer.flush(30)
+    producer.flush(60)
     assert failures[0] is not None
 
 
@@ -243,12 +243,12 @@ def test_a_transaction_acknowledged_just_before_kill_9_is_neither_lost_nor_left_
                 "log_level": 0,
             }
         )
-        producer.init_transactions(30)
+        producer.init_transactions(60)
         for _ in range(3):  # the first one still makes the broker's caches
             producer.begin_transaction()
             for partition in range(4):
                 producer.produce("shop", b"%d" % crash, partition=partition)
-            producer.commit_transaction(30)
+            producer.commit_transaction(60)
         own_broker.kill()  # its markers are on the way
         own_broker.start()
         del producer

@@ -88,7 +88,7 @@ class FaultyPartition(Partition):
 
     def _sent(self, step: str) -> None:
         assert self._producer is not None
-        self._producer.flush(10)  # so that the broker really has it
+        self._producer.flush(60)  # so that the broker really has it
         self.fault(step)
 
 

@@ -195,7 +195,7 @@ def test_the_open_transaction_of_a_paused_owner_is_settled_and_hides_no_checkpoi
 
     class Stuck(Partition):
         def _finish(self) -> None:
-            self._writer.flush(10)
+            self._writer.flush(60)
 
     stuck = chain.partition(kind=Stuck)
     stuck.open()
@@ -302,15 +302,15 @@ def test_a_chunk_that_does_not_join_on_is_told_and_nothing_is_folded(chain: Chai
 
 def test_aborted_records_and_markers_in_the_input_are_holes_not_losses(chain: Chain) -> None:
     producer = Producer({"bootstrap.servers": chain.bootstrap, "transactional.id": chain.prefix})
-    producer.init_transactions(20)
+    producer.init_transactions(60)
     for number in range(6):
         producer.begin_transaction()
         producer.produce(chain.input, b"%d" % number, b"key", partition=0)
         if number % 2:
-            producer.flush(10)
-            producer.abort_transaction(20)
+            producer.flush(60)
+            producer.abort_transaction(60)
         else:
-            producer.commit_transaction(20)
+            producer.commit_transaction(60)
     partition = chain.run(chain.partition())
     assert partition.next_offset == 9  # 0 marker 2 marker 4 marker 6 marker 8 ...
     chain.check()
