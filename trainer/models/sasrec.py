@@ -30,8 +30,7 @@ from trainer.validation import Score, Validation
 
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
 LEAST_RATE = 0.05  # of the learning rate, at the end of its cosine
-WARM_RATE = 0.25  # of the learning rate, where a fit starts from the last one
-WARM_SHARE = 1 / 3  # of the passes, there, unless ``warm_epochs`` says how many
+WARM_SHARE = 0.5  # of the passes, where a fit starts from the last one
 LONGEST_GRADIENT = 5.0
 ENCODE_AT_ONCE = 128
 PRETRAIN_FACTORS = 32
@@ -74,7 +73,7 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1000,
-            description="Passes where a fit starts from the last one; 0: a third as many.",
+            description="Passes where a fit starts from the last one; 0: half as many.",
         ),
     ] = 0
     patience: Annotated[
@@ -156,7 +155,6 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
         data = validation.train
         windows = Windows(data)
         epochs = self._passes(windows.steps, warm=warm)
-        rate = self.learning_rate * (WARM_RATE if warm else 1.0)
 
         def scores() -> Score:
             network.eval()
@@ -172,7 +170,7 @@ class SasRec(Struct, frozen=True, forbid_unknown_fields=True):
                 done = (epoch + read / windows.steps) / epochs
                 read += int(batch.lengths.sum())
                 for group in optimiser.param_groups:
-                    group["lr"] = rate * _share(done)
+                    group["lr"] = self.learning_rate * _share(done)
                 value = loss(network, batch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(value)
