@@ -369,6 +369,8 @@ def test_it_rolls_back_by_itself_what_people_do_not_click(
 
 def test_taking_over_reads_no_tensors_of_what_serves(settings: Settings) -> None:
     """Archiving waits for it, and a snapshot can be large."""
+    trainer = msgspec.structs.replace(settings.trainer, every_minutes=60.0)
+    settings = msgspec.structs.replace(settings, trainer=trainer)
     assert topics.ensure(settings) == []
     store = LocalStore(settings.store_dir)
     name = release(settings, store)
