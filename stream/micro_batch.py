@@ -17,7 +17,7 @@ from typing import Any
 
 import aiokafka
 import faust
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
@@ -203,6 +203,10 @@ class MicroBatchConsumer(Consumer):  # type: ignore[misc]
             for partition in map(ensure_TP, error.args[0]):
                 self.hold(partition)
                 self.on_cut(partition)
+            return
+        except NoOffsetForPartitionError:
+            # The fetch waited through a rebalance, and then for a partition that is ours again and
+            # that the group has no offset of. It needs none: `begin` says from where.
             return
         for partition, chunk in fetched.items():
             self.app.monitor.track_tp_end_offset(partition, self.highwater(partition))

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.app.base import App
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
@@ -288,6 +288,19 @@ async def test_an_offset_that_the_broker_lacks_is_told_and_not_skipped(
     assert cut == [PARTITION]
     assert await chunks(consumer) == []
     assert len(consumer._thread.asked) == 1  # held from then on
+
+
+async def test_that_the_group_has_no_offset_of_a_partition_that_came_back_is_no_error(
+    consumer: MicroBatchConsumer, cut: list[TP]
+) -> None:
+    await consumer.begin(PARTITION, 0, 1)
+    consumer._thread.fetches = [
+        NoOffsetForPartitionError(PARTITION),
+        {PARTITION: Chunk(0, entries(0, 2), 2, 1)},
+    ]
+    assert await chunks(consumer) == []
+    assert cut == []
+    assert len(await chunks(consumer)) == 1
 
 
 async def test_a_rebalance_in_the_middle_of_a_fetch_hands_on_nothing_more(
