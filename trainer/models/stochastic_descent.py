@@ -3,8 +3,9 @@
 Rendle, Krichene, Zhang & Anderson, "Neural Collaborative Filtering vs. Matrix Factorization
 Revisited" (RecSys 2020), section 3: cross-entropy of the interactions against items drawn at random
 from all of them, L2 on what an example touches. Their steps are constant; here they fall in a
-straight line to 0, which ends nearer to the minimum after fewer epochs. An example is too small for
-array operations, so the loop is compiled (Numba).
+straight line to 0, which ends nearer to the minimum after fewer epochs. A pair is met as often as
+it weighs: one step of many times the length would overshoot. An example is too small for array
+operations, so the loop is compiled (Numba).
 """
 
 from collections.abc import Iterator
@@ -44,8 +45,9 @@ def descend(
     """Yields the mean loss of an example after each epoch. Raises DivergedError.
 
     Of ``network`` the inner product and the biases move, in this thread and on the CPU; it has them
-    when the last epoch is done. A bias that all scores share has no L2, or that of the items would
-    have to make up for it; it ends as a part of theirs.
+    when the last epoch is done. In an epoch a pair is met as often as its weight is the mean of
+    all, by chance where that is no whole number. A bias that all scores share has no L2, or that of
+    the items would have to make up for it; it ends as a part of theirs.
     """
     draws = np.random.default_rng(int(torch.randint(1 << 62, (), generator=random)))
     moved = [network.users, network.q, network.bias]
@@ -53,12 +55,14 @@ def descend(
     shared = bias.mean(keepdims=True)
     bias -= shared
     owners, items, targets, weights = (part.cpu().numpy() for part in examples[:4])
+    times_met = weights / weights.mean()
     guard = EarlyStopping(1)
     for epoch in range(epochs):
+        met = np.floor(times_met + draws.random(len(times_met))).astype(np.int64)
         loss = float(
             _epoch(
-                *(users, q, bias, shared, owners, items, targets, weights),
-                draws.permutation(len(owners)),
+                *(users, q, bias, shared, owners, items, targets),
+                draws.permutation(np.repeat(np.arange(len(met)), met)),
                 how.negatives,
                 np.float32(how.learning_rate * (1 - epoch / epochs)),
                 np.float32(how.regularisation),
@@ -82,7 +86,6 @@ def _epoch(
     owners: Int64s,
     items: Int64s,
     targets: Float32s,
-    weights: Float32s,
     order: Int64s,
     negatives: int,
     rate: Any,
@@ -96,11 +99,10 @@ def _epoch(
     np.random.seed(seed)  # of Numba's own generator
     d = q.shape[1]
     one, nothing = np.float32(1.0), np.float32(0.0)
+    shrink = one - rate * ridge
     total = 0.0
     for place in order:
         row = users[owners[place]]
-        step = rate * weights[place]
-        shrink = one - step * ridge
         for draw in range(negatives + 1):
             item = items[place] if draw == 0 else np.random.randint(0, len(q))
             target = targets[place] if draw == 0 else nothing
@@ -110,7 +112,7 @@ def _epoch(
                 z += row[f] * other[f]
             chance = one / (one + np.exp(-z))
             total -= np.log(max(chance if target > nothing else one - chance, 1e-9))
-            pull = step * (target - chance)
+            pull = rate * (target - chance)
             for f in range(d):
                 p = row[f]
                 row[f] = shrink * p + pull * other[f]
@@ -118,4 +120,4 @@ def _epoch(
             row[d] = shrink * row[d] + pull
             bias[item] = shrink * bias[item] + pull
             shared[0] += pull
-    return total / (len(order) * (negatives + 1))
+    return total / max(1, len(order) * (negatives + 1))

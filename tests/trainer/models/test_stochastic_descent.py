@@ -40,6 +40,7 @@ def expected_gradients(
     q = network.q.detach().clone().requires_grad_()
     bias = network.bias.detach().clone().requires_grad_()
     examples, total = examples_of(data, CPU), torch.zeros(())
+    mean = float(examples.weights.mean())
 
     def loss(user: int, item: int, target: float) -> torch.Tensor:
         z = users[user, :-1] @ q[item] + users[user, -1] + bias[item]
@@ -48,6 +49,7 @@ def expected_gradients(
         return entropy + how.regularisation / 2 * touched
 
     for user, taken, target, weight in zip(*(part.tolist() for part in examples[:4]), strict=True):
+        weight /= mean
         total = total + weight * loss(user, taken, target)
         for item in range(len(q)):
             total = total + how.negatives * weight / len(q) * loss(user, item, 0.0)
@@ -77,6 +79,18 @@ def test_an_epoch_of_small_steps_goes_down_the_loss_s_gradient() -> None:
             move.flatten(), expected.flatten(), dim=0
         ) == pytest.approx(1.0, abs=0.01)
         assert float(move.norm()) == pytest.approx(float(expected.norm()), rel=0.05)
+
+
+def test_a_pair_of_a_great_weight_makes_no_great_step() -> None:
+    weights = [1.0] * 200 + [200.0]
+    users, items = ["u"] * 201, [f"i{n}" for n in range(201)]
+    data, how = of_interactions(users, items, range(201), weights), StochasticDescent(2, 0.01, 0.1)
+    network = network_for(data, factors=8)
+    losses = list(descend(network, examples_of(data, CPU), how, 20, generator()))
+    assert np.isfinite(losses).all()
+    assert float(network.users.abs().max()) < 5
+    scores = network.block(network.users, torch.arange(201)).detach()[0]
+    assert data.item_ids[int(scores.argmax())] == "i200"
 
 
 def test_ten_pairs_can_be_learned_by_heart() -> None:
