@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("als", {"factors": 2, "iterations": 10, "half_steps": 4.0}),
+    Case("als", {"factors": 2, "iterations": 10, "warm_iterations": 5, "half_steps": 4.0}),
     Case("mf", {"factors": 4, "negatives": 2, "learning_rate": 0.1}),
     Case("bpr", {"factors": 2, "regularisation": 0.05}),
     Case("gmf", {"factors": 2, "negatives": 2, "regularisation": 0.02}),

@@ -37,7 +37,7 @@ class Als(Struct, frozen=True, forbid_unknown_fields=True):
     iterations: Annotated[int, Meta(ge=1, le=1000, description="Sweeps over users and items.")] = 15
     warm_iterations: Annotated[
         int, Meta(ge=1, le=1000, description="Sweeps where a fit starts from the last one.")
-    ] = 5
+    ] = 10
     regularisation: Annotated[float, Meta(gt=0, description="λ of eq. 3.")] = 0.05
     alpha: Annotated[float, Meta(gt=0, description="α: how much more a taken item counts.")] = 20.0
     cg_steps: Annotated[
