@@ -38,9 +38,8 @@ class Cluster:
         return AdminClient({"bootstrap.servers": self._bootstrap, **CLIENT})
 
     def identity(self, topic: str) -> TopicIdentity:
-        answers = self._admin.describe_topics(
-            TopicCollection([topic]), request_timeout=ANSWER_WITHIN_S
-        )
+        admin = self._admin  # as in `_offset`
+        answers = admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_WITHIN_S)
         described = answers[topic].result()
         return TopicIdentity(str(described.topic_id), len(described.partitions))
 
@@ -52,7 +51,10 @@ class Cluster:
         )
 
     def _offset(self, topic: str, partition: int, spec: OffsetSpec) -> int:
-        answers = self._admin.list_offsets(
+        # Held until it has answered: another thread may replace it meanwhile, and what a client is
+        # asked that is gone by then is never answered.
+        admin = self._admin
+        answers = admin.list_offsets(
             {TopicPartition(topic, partition): spec},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=ANSWER_WITHIN_S,
