@@ -39,9 +39,9 @@ from trainer.models.model import Run
 
 UNDAMPED: dict[str, dict[str, Any]] = {
     "als": {"half_steps": 1e9, "floor": 0.0, "last": 1000},
-    "bpr": {"last": 1000},
-    "mf": {"last": 1000},
-    "gmf": {"last": 1000},
+    "bpr": {"half_steps": 1e9, "last": 1000},
+    "mf": {"half_steps": 1e9, "last": 1000},
+    "gmf": {"half_steps": 1e9, "last": 1000},
     "lightgcn": {"half_steps": 1e9, "last": 1000},
 }
 USERS, HIDDEN, K = 200, 0.2, 20

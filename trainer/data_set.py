@@ -122,15 +122,12 @@ class DataSet:
 
 
 class Pairs(NamedTuple):
-    """Distinct (user, item) pairs, by user and then item: how often, and with what mean weight;
-    ``latest`` is the latest interaction (row) of each. All (P,).
-    """
+    """Distinct (user, item) pairs, by user and then item: how often, and with what mean weight."""
 
     users: Int32s
     items: Int32s
     counts: Int32s
     mean_weights: Float32s
-    latest: Int64s
 
 
 def pairs(data: DataSet) -> Pairs:
@@ -139,14 +136,11 @@ def pairs(data: DataSet) -> Pairs:
     distinct, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
     sums = np.bincount(place, weights=data.weights, minlength=len(distinct))
     users, items = np.divmod(distinct, max(1, len(data.item_ids)))
-    latest = np.zeros(len(distinct), np.int64)
-    np.maximum.at(latest, place, np.arange(len(data)))  # of one user rows stand by time
     return Pairs(
         users.astype(np.int32),
         items.astype(np.int32),
         counts.astype(np.int32),
         (sums / np.maximum(counts, 1)).astype(np.float32),
-        latest,
     )
 
 

@@ -39,9 +39,8 @@ class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.02
     half_steps: Annotated[
-        float,
-        Meta(gt=0, description="Later items of a user that halve the weight of an earlier one."),
-    ] = 1e6
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 10.0
     last: Annotated[
         int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
     ] = 100
@@ -55,7 +54,7 @@ class Bpr(Struct, frozen=True, forbid_unknown_fields=True):
         "epochs": Range(5, 60, log=True),
         "learning_rate": Range(0.003, 0.1, log=True),
         "regularisation": Range(1e-3, 0.1, log=True),
-        "half_steps": Range(5.0, 1e6, log=True),
+        "half_steps": Range(1.0, 1e4, log=True),
     }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:

@@ -45,9 +45,8 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, description="λ: L2 of the layers, and for each example of what enters.")
     ] = 0.004
     half_steps: Annotated[
-        float,
-        Meta(gt=0, description="Later items of a user that halve the weight of an earlier one."),
-    ] = 1e6
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 10.0
     last: Annotated[
         int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
     ] = 100
@@ -62,7 +61,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
         "epochs": Range(5, 60, log=True),
         "learning_rate": Range(0.003, 0.1, log=True),
         "regularisation": Range(1e-4, 0.05, log=True),
-        "half_steps": Range(5.0, 1e6, log=True),
+        "half_steps": Range(1.0, 1e4, log=True),
     }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:

@@ -64,9 +64,8 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, description="The same for MLP: its layers and what enters them.")
     ] = 0.004
     half_steps: Annotated[
-        float,
-        Meta(gt=0, description="Later items of a user that halve the weight of an earlier one."),
-    ] = 1e6
+        float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
+    ] = 10.0
     last: Annotated[
         int, Meta(ge=1, le=10_000, description="Fold-in: latest distinct items that it reads.")
     ] = 100
@@ -83,7 +82,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
         "learning_rate": Range(1e-5, 1e-3, log=True),
         "regularisation": Range(5e-4, 0.05, log=True),
         "mlp_regularisation": Range(1e-4, 0.05, log=True),
-        "half_steps": Range(5.0, 1e6, log=True),
+        "half_steps": Range(1.0, 1e4, log=True),
     }
 
     def fit(self, data: DataSet, run: Run) -> Fitted:

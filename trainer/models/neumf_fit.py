@@ -57,7 +57,7 @@ def fit(
     with torch_threads(run.threads):
         device = device_of(run.device)
         random = torch.Generator().manual_seed(run.seed)
-        examples = examples_of(data, device, plan.reading.half_steps)
+        examples = examples_of(data, device)
         users, items = len(data.user_ids), len(data.item_ids)
 
         def network(factors: int, mlp_factors: int, how: Descent | StochasticDescent) -> Network:

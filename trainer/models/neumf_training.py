@@ -6,7 +6,6 @@ against each other (Rendle et al., UAI 2009). A step moves only the users that s
 so that each has many of them in an epoch: MLP learns nothing with few.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,7 +18,6 @@ from trainer import distributed
 from trainer.data_set import DataSet, pairs
 from trainer.early_stopping import EarlyStopping
 from trainer.models.neumf_network import Network
-from trainer.models.recency import recency
 from trainer.models.row_adam import RowAdam
 
 H_SHARE = 0.1
@@ -53,17 +51,15 @@ class Examples(NamedTuple):
     item_count: int
 
 
-def examples_of(data: DataSet, device: torch.device, half_steps: float = math.inf) -> Examples:
-    """A pair counts with the size of its mean weight, damped by ``recency``; one of a weight below
-    0 has the target 0.
+def examples_of(data: DataSet, device: torch.device) -> Examples:
+    """A pair counts with the size of its mean weight; one of a weight below 0 has the target 0.
 
     Raises ValueError where no weight is above 0.
     """
     found = pairs(data)
     if not (found.mean_weights > 0).any():
         raise ValueError("no interaction has a weight above 0")
-    damped = found.mean_weights * recency(data, found, half_steps)
-    weights = torch.from_numpy(damped).to(device)
+    weights = torch.from_numpy(found.mean_weights).to(device)
     return Examples(
         torch.from_numpy(found.users.astype(np.int64)).to(device),
         torch.from_numpy(found.items.astype(np.int64)).to(device),
