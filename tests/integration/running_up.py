@@ -15,7 +15,7 @@ from tests.broker import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILDREN = ("kafka", "indexer", "stream", "trainer", "demo")
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 
 
 class Place:
