@@ -94,28 +94,38 @@ def _timed(data: DataSet) -> DataSet:
     )
 
 
-def served(folder: Path, history: int | None = None) -> dict[str, Any]:
-    """The same through the path that serves: encoder, retrieval to a depth, ranker.
+def served(
+    folder: Path, history: int | None = None, *, in_time: bool = False
+) -> dict[str, float | int | None]:
+    """The same through the path that serves, encoder, retrieval to a depth and ranker, beside the
+    fitted vectors of the same users.
 
     Users are encoded from ``history`` of their interactions, or all, none of them damped: they have
-    no times here. As many items are retrieved for the ranker as the settings say. What retrieval
-    leaves behind stands below all that the ranker saw.
+    no times. Or ``in_time``: those of whom times are known, from their latest, damped as the model
+    has it. As many items are retrieved for the ranker as the settings say. What retrieval leaves
+    behind stands below all that the ranker saw.
     """
     depth = Settings().retrieval.vector_depth
     store = LocalStore(folder / STORE)
     (name,) = store.names()
-    snapshot = store.get(name)
+    snapshot, given = store.get(name), split.read_ncf(DATA / FOLDER)
+    data = _timed(given.train) if in_time else given.train
+    asked = given._replace(candidates={user: given.candidates[user] for user in data.user_ids})
+    fitted = split.judge(asked, Generation(snapshot), np.load(folder / USERS), K, silent)
     size = len(snapshot.item_ids) if history is None else history
-    snapshot.manifest.encoder |= {"last": size, "half_steps": UNDAMPED}
-    generation, given = Generation(snapshot), split.read_ncf(DATA / FOLDER)
+    snapshot.manifest.encoder["last"] = size
+    if not in_time:
+        snapshot.manifest.encoder["half_steps"] = UNDAMPED
+    generation = Generation(snapshot)
     assert generation.ranker is not None
-    data, begins, better, tied = given.train, given.train.begins(), [], []
+    begins, better, tied = data.begins(), [], []
     for row, user in enumerate(data.user_ids):
         span = slice(int(begins[row]), int(begins[row + 1]))
         kept = slice(max(span.start, span.stop - size), span.stop)
         vector = generation.encoder.encode([data.history(kept)])[0]
         scores = generation.item_vectors @ vector[: generation.dimensions]
-        scores[data.items[span]] = -np.inf
+        had = [generation.row_of[item] for item in data.history(span).item_ids]
+        scores[had] = -np.inf
         reached = np.argpartition(-scores, depth)[:depth]
         scores -= 1e6
         scores[reached] = generation.ranker.score(vector, reached)
@@ -125,4 +135,12 @@ def served(folder: Path, history: int | None = None) -> dict[str, Any]:
         better.append(above)
         tied.append(beside)
     found = metrics.of_targets(better, tied, K)
-    return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg, "depth": depth, "history": history}
+    return {
+        "users": len(data.user_ids),
+        "depth": depth,
+        "history": history,
+        "hr@10_fitted": fitted.hit_rate,
+        "hr@10": found.hit_rate,
+        "ndcg@10": found.ndcg,
+        "kept": round(found.hit_rate / fitted.hit_rate, 4),
+    }
