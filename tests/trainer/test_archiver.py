@@ -197,17 +197,22 @@ def test_a_failed_commit_is_made_up_for_by_the_next_run(
 
 
 ARCHIVE_FOR_EVER = """
-import sys
-from pathlib import Path
+import time
+from kafka.errors import KafkaError
 from rheos.settings import load
 from trainer import archiver
 archiver.FLUSH_ROWS, archiver._POLL_RECORDS = 40, 30
-with archiver.Archiver(load()) as found:
-    print("ready", flush=True)
-    while True:
-        found.poll(100)
-        found.flush()
+while True:
+    try:
+        with archiver.Archiver(load()) as found:
+            print("ready", flush=True)
+            while True:
+                found.poll(100)
+                found.flush()
+    except KafkaError:
+        time.sleep(0.1)
 """
+"""As in the trainer's worker: a broker that is silent costs an archiver and not the process."""
 
 
 @contextlib.contextmanager
