@@ -30,8 +30,8 @@ class Network(nn.Module):
 
     The users' table ``users`` (U, d + 1 + m) holds p, the bias and a, and is no parameter: a step
     moves the rows of its own users only. a and b are what user and item add to MLP's first layer.
-    The paper has two embeddings and a matrix there; as nothing else reads them, their products are
-    learned at once.
+    The paper has two embeddings and a matrix there. Their products, which nothing else reads, are
+    learned at once here: the same functions, in fewer passes, but the data are soon known by heart.
     """
 
     def __init__(
