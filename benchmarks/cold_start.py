@@ -15,7 +15,6 @@ ratings are the first 487,650 lines of the data set, of half of its users. The m
 chosen on the draw of seed 0, so the figures are of seed 1. Needs ../shared/data.
 """
 
-import gzip
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import report
+from benchmarks import movielens_1m, report
 from rheos.catalogue import Attribute, Item, UserAttributes
 from rheos.generation import Generation
 from rheos.settings import FeatureDeclaration, FeatureSettings
@@ -47,7 +46,6 @@ FITS = 3
 ITEMS_LEFT_OUT = 0.1  # by each fit
 LIKED = 0.6
 """The weight of four stars: (4 - 2.5) / 2.5."""
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ml-1m"
 FEATURES = FeatureSettings(
     items=(
         FeatureDeclaration(name="genres", kind="bag"),
@@ -65,13 +63,11 @@ FEATURES = FeatureSettings(
 def read() -> DataSet:
     """The ratings with what is known of users and movies."""
     users, items, times, weights = [], [], [], []
-    with gzip.open(DATA / "ratings.first-487650.dat.gz", "rt", encoding="latin-1") as file:
-        for line in file:
-            user, item, stars, seconds = line.rstrip().split("::")
-            users.append(user)
-            items.append(item)
-            times.append(int(seconds) * 1000)
-            weights.append((float(stars) - 2.5) / 2.5)
+    for rating in movielens_1m.ratings():
+        users.append(rating.user)
+        items.append(rating.movie)
+        times.append(rating.time_ms)
+        weights.append((rating.stars - 2.5) / 2.5)
     return replace(
         of_interactions(users, items, times, weights),
         items_known=dict(map(_movie, _lines("movies.dat"))),
@@ -81,7 +77,7 @@ def read() -> DataSet:
 
 
 def _lines(name: str) -> list[str]:
-    return (DATA / name).read_text("latin-1").splitlines()
+    return (movielens_1m.FOLDER / name).read_text("latin-1").splitlines()
 
 
 def _movie(line: str) -> tuple[str, Item]:
@@ -199,8 +195,8 @@ def main() -> int:
         ("--threads", {"type": int, "default": 1}),
         ("--set", {"action": "append", "default": [], "metavar": "PARAMETER=VALUE"}),
     )
-    if not DATA.is_dir():
-        print(f"the data set is not at {DATA}", file=sys.stderr)
+    if not movielens_1m.FOLDER.is_dir():
+        print(f"the data set is not at {movielens_1m.FOLDER}", file=sys.stderr)
         return 2
     data = read()
     random = np.random.default_rng(options.seed)

@@ -1,16 +1,17 @@
 """What the rows on the split of "Neural Collaborative Filtering" (WWW 2017) have in common."""
 
 import csv
-import gzip
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from benchmarks import movielens_1m
 from benchmarks.paper_rows.row import DATA
 from rheos.generation import Generation
 from rheos.settings import Settings
+from rheos.snapshot import Snapshot
 from rheos.snapshot_store import LocalStore
 from trainer import fitting
 from trainer.data_set import DataSet, of_interactions
@@ -19,7 +20,6 @@ from trainer.models.model import Model, Run, silent
 
 FOLDER = "ncf-ml-1m"
 ITEM_MAP = DATA / FOLDER / "item_map.csv"
-RATINGS = DATA / "ml-1m" / "ratings.first-487650.dat.gz"
 K = 10
 UNDAMPED = 1e9
 AT_ONCE = 64
@@ -38,11 +38,8 @@ def train(model: Model, folder: Path, seed: int, threads: int) -> dict[str, Any]
 
 def evaluate(folder: Path) -> dict[str, float]:
     """Reads what ``train`` left there."""
-    store = LocalStore(folder / STORE)
-    (name,) = store.names()
-    given = split.read_ncf(DATA / FOLDER)
-    vectors = np.load(folder / USERS)
-    found = split.judge(given, Generation(store.get(name)), vectors, K, silent)
+    generation, vectors = Generation(_snapshot(folder)), np.load(folder / USERS)
+    found = split.judge(split.read_ncf(DATA / FOLDER), generation, vectors, K, silent)
     return {"hr@10": found.hit_rate, "ndcg@10": found.ndcg}
 
 
@@ -52,36 +49,39 @@ def evaluate_as_served(folder: Path) -> dict[str, float]:
     The split does not say when its interactions were. MovieLens' own file does, here for half of
     the users; the others have their fitted vectors.
     """
-    store = LocalStore(folder / STORE)
-    (name,) = store.names()
-    generation, given = Generation(store.get(name)), split.read_ncf(DATA / FOLDER)
-    vectors = np.load(folder / USERS)
+    generation, vectors = Generation(_snapshot(folder)), np.load(folder / USERS)
+    given = split.read_ncf(DATA / FOLDER)
+    fitted = split.judge(given, generation, vectors, K, silent)
     timed = _timed(given.train)
     row_of = {user: row for row, user in enumerate(given.train.user_ids)}
     for span, histories in timed.histories(AT_ONCE):
         rows = [row_of[user] for user in timed.user_ids[span]]
         vectors[rows] = generation.encoder.encode(histories)
     found = split.judge(given, generation, vectors, K, silent)
-    fitted = evaluate(folder)
     return {
         "hr@10": found.hit_rate,
         "ndcg@10": found.ndcg,
         "users folded in": len(timed.user_ids),
-        "hr@10, fitted vectors": fitted["hr@10"],
-        "ndcg@10, fitted vectors": fitted["ndcg@10"],
+        "hr@10, fitted vectors": fitted.hit_rate,
+        "ndcg@10, fitted vectors": fitted.ndcg,
     }
+
+
+def _snapshot(folder: Path) -> Snapshot:
+    store = LocalStore(folder / STORE)
+    (name,) = store.names()
+    return store.get(name)
 
 
 def _timed(data: DataSet) -> DataSet:
     """The interactions, with their times, of the users of whom all times are known."""
     with ITEM_MAP.open(encoding="utf-8") as lines:
         item_of = {row["movie_id"]: row["ncf_item"] for row in csv.DictReader(lines)}
-    times_of: dict[tuple[str, str], int] = {}
-    with gzip.open(RATINGS, "rt", encoding="ascii") as lines:
-        for line in lines:
-            user, movie, _, second = line.rstrip().split("::")
-            # The split numbers users from 0, in MovieLens' order.
-            times_of[str(int(user) - 1), item_of[movie]] = 1000 * int(second)
+    # The split numbers users from 0, in MovieLens' order.
+    times_of = {
+        (str(int(rating.user) - 1), item_of[rating.movie]): rating.time_ms
+        for rating in movielens_1m.ratings()
+    }
     users = [data.user_ids[row] for row in data.users.tolist()]
     items = [data.item_ids[row] for row in data.items.tolist()]
     times = [times_of.get(pair) for pair in zip(users, items, strict=True)]
@@ -106,9 +106,7 @@ def served(
     behind stands below all that the ranker saw.
     """
     depth = Settings().retrieval.vector_depth
-    store = LocalStore(folder / STORE)
-    (name,) = store.names()
-    snapshot, given = store.get(name), split.read_ncf(DATA / FOLDER)
+    snapshot, given = _snapshot(folder), split.read_ncf(DATA / FOLDER)
     data = _timed(given.train) if in_time else given.train
     asked = given._replace(candidates={user: given.candidates[user] for user in data.user_ids})
     fitted = split.judge(asked, Generation(snapshot), np.load(folder / USERS), K, silent)
