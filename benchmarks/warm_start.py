@@ -121,7 +121,7 @@ def refits(model: Model, data: DataSet, cuts: tuple[float, ...], run: Run) -> di
             generation = in_memory(fitting.make(1, model, fitted, train, {}))
             values.append(gate.values(generation, data, asked, settings))
         came = set(train.item_ids) - set(before.item_ids)
-        new = np.isin(data.items[asked], [data.item_ids.index(item) for item in came])
+        new = np.array([item in came for item in data.item_ids], bool)[data.items[asked]]
         parts.append(Asked(values[0], values[1], data.users[asked].astype(np.int64), new))
         before, last = train, fitted
     whole = Asked(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -90,7 +90,8 @@ def test_no_such_row_and_no_data_are_told(run: Any, tmp_path: Path) -> None:
 def test_every_row_of_the_table_is_there() -> None:
     found = paper_tables.rows()
     assert set(found) == {
-        *("neumf-ml-1m", "mf-ml-1m", "lightgcn-gowalla", "graph-gowalla", "sequence-ml-100k"),
+        *("neumf-ml-1m", "mf-ml-1m", "gmf-ml-1m", "mlp-ml-1m", "bpr-gowalla"),
+        *("lightgcn-gowalla", "graph-gowalla", "sequence-ml-100k"),
         *("sequence-rsc15", "ease-online-retail", "fusion-online-retail", "ranker-online-retail"),
     }
     assert all(name == row.name for name, row in found.items())

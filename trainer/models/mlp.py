@@ -17,7 +17,7 @@ from trainer.search_space import Range
 
 
 class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
-    """logit = gᵀ MLP(a + b) + bias of the user + bias of the item.
+    """logit = gᵀ MLP(v, w) + bias of the user + bias of the item.
 
     Retrieved by its best linear approximation, ranked by itself.
 
@@ -37,12 +37,12 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
     negatives: Annotated[
         int, Meta(ge=1, le=1000, description="k: items drawn at random against each taken one.")
     ] = 8
-    batch: Annotated[int, Meta(ge=1, description="Interactions a step.")] = 2048
+    batch: Annotated[int, Meta(ge=1, description="Interactions a step.")] = 512
     learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start; it falls to 0.")
-    ] = 0.02
+    ] = 0.005
     regularisation: Annotated[
-        float, Meta(ge=0, description="λ: L2 of the layers, and for each example of what enters.")
+        float, Meta(ge=0, description="λ: L2 for each example of what enters; layers: λ / 100.")
     ] = 0.004
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
@@ -59,7 +59,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
         "mlp_factors": Range(16, 256, log=True),
         "mlp_layers": Range(1, 4),
         "epochs": Range(5, 60, log=True),
-        "learning_rate": Range(0.003, 0.1, log=True),
+        "learning_rate": Range(0.001, 0.05, log=True),
         "regularisation": Range(1e-4, 0.05, log=True),
         "half_steps": Range(1.0, 1e4, log=True),
     }
@@ -68,6 +68,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
         how = Descent(
             *(self.batch, self.negatives, self.regularisation, self.learning_rate),
             self.regularisation,
+            unseen=True,
         )
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
         return fit(plan, data, run, mlp_factors=self.mlp_factors, mlp_layers=self.mlp_layers)

@@ -18,7 +18,7 @@ from trainer.search_space import Range
 
 
 class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
-    """logit = hᵀ(p ⊙ q) + gᵀ MLP(a + b) + bias of the user + bias of the item.
+    """logit = hᵀ(p ⊙ q) + gᵀ MLP(v, w) + bias of the user + bias of the item.
 
     GMF and MLP are trained alone first, then joined with half a say each (section 3.4.1) and
     trained on together; where MLP is not, GMF has all of the say at the start. Retrieved with MLP's
@@ -55,13 +55,13 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.01
     mlp_learning_rate: Annotated[
         float, Meta(gt=0, description="Adam's step at the start for MLP alone.")
-    ] = 0.02
+    ] = 0.01
     learning_rate: Annotated[float, Meta(gt=0, description="The same for both together.")] = 2e-5
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example that a vector stands in.")
     ] = 0.005
     mlp_regularisation: Annotated[
-        float, Meta(ge=0, description="The same for MLP: its layers and what enters them.")
+        float, Meta(ge=0, description="The same for MLP's vectors; its layers have a hundredth.")
     ] = 0.004
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
@@ -92,7 +92,7 @@ class NeuMF(Struct, frozen=True, forbid_unknown_fields=True):
             self.mlp_regularisation,
         )
         of_gmf = StochasticDescent(self.negatives, self.regularisation, self.gmf_learning_rate)
-        of_mlp = how._replace(learning_rate=self.mlp_learning_rate)
+        of_mlp = how._replace(learning_rate=self.mlp_learning_rate, unseen=True)
         alone = ((of_gmf, self.gmf_epochs), (of_mlp, self.mlp_epochs))
         reading = Reading(self.half_steps, self.last)
         plan = Plan(how, self.epochs, self.warm_epochs, reading, alone, self.gmf_members)

@@ -2,8 +2,9 @@
 
 Item vectors are (h ⊙ q, b, 1, y) and user vectors (p, 1, c, a): GMF, the biases, and MLP's best
 linear approximation a·y, by which a candidate is found; the ranker then has MLP in full. A user's p
-and c come from the history by ``LogisticFoldIn``, which has the loss of the training; a by a linear
-map of the mean of the history's item features, solved for on the users of the fit.
+and c come from the history by ``LogisticFoldIn``, which has the loss of the training; a, what she
+adds to MLP's first layer, by a linear map of the mean of the history's item features, solved for on
+the users of the fit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,13 +56,14 @@ def fitted_of(
     random: torch.Generator,
 ) -> Fitted:
     """The generation of a network trained on ``data`` as ``how`` says."""
-    d, m = network.factors, network.b.shape[1]
+    d, m = network.factors, len(network.first_bias)
     sample = torch.randperm(len(network.users), generator=random)[:SAMPLED_USERS]
     curvature, y, shift = _of_sample(network, network.users[sample.to(network.users.device)])
     users, q = network.users.cpu(), (network.q * network.unit_h()).cpu()
-    p, c, a = users[:, :d], users[:, d : d + 1], users[:, d + 1 :]
+    p, c, a = users[:, :d], users[:, d : d + 1], network.user_inputs(network.users).cpu()
+    b = network.item_inputs(torch.arange(len(q), device=network.q.device)).cpu()
     bias = (network.bias.cpu() + shift)[:, None]
-    features = torch.cat([_unit(network.b.cpu()), _unit(q), torch.ones(len(q), 1)], 1).numpy()
+    features = torch.cat([_unit(b), _unit(q), torch.ones(len(q), 1)], 1).numpy()
     tensors = {
         "encoder.curvature": curvature.numpy(),
         "encoder.start": torch.cat([p, c], 1).mean(0).numpy(),
@@ -72,7 +74,7 @@ def fitted_of(
     if m:
         ranker = {"kind": "neumf", "layers": len(network.weights), "linear": d + 2}
         tensors["ranker.shift"] = shift.numpy()
-        tensors["ranker.first"] = (network.b + network.first_bias).cpu().numpy()
+        tensors["ranker.first"] = (b + network.first_bias.cpu()).numpy()
         tensors["ranker.out"] = network.out.cpu().numpy()
         for layer, (weight, row) in enumerate(zip(network.weights, network.biases, strict=True)):
             tensors[f"ranker.weight.{layer}"] = weight.cpu().numpy()
@@ -103,9 +105,8 @@ def _of_sample(network: Network, users: Tensor) -> tuple[Tensor, Tensor, Tensor]
     the linear regression of MLP's scores on a: coefficients (N, m) and constants (N,).
     """
     items = torch.arange(len(network.q), device=users.device)
-    d = network.factors
     slopes = torch.zeros(len(items), device=users.device)
-    a = users[:, d + 1 :]
+    a = network.user_inputs(users)
     centre = a.mean(0)
     mlp_mean = torch.zeros_like(slopes)
     together = torch.zeros(a.shape[1], len(items), device=users.device)
@@ -115,7 +116,7 @@ def _of_sample(network: Network, users: Tensor) -> tuple[Tensor, Tensor, Tensor]
         if len(centre):
             mlp = network.mlp_block(part, items)
             mlp_mean += mlp.sum(0)
-            together += (part[:, d + 1 :] - centre).T @ mlp
+            together += (network.user_inputs(part) - centre).T @ mlp
     mlp_mean /= len(users)
     gram = (a - centre).T @ (a - centre)
     ridge = RIDGE * gram.trace() / max(1, len(gram)) + 1e-6
@@ -146,7 +147,7 @@ def _kept(network: Network) -> Mapping[str, Float32s]:
     """What a later fit starts from."""
     kept = {_USERS: network.users.cpu().numpy()}
     for name, parameter in network.named_parameters():
-        whose = "item." if name in ("q", "b", "bias") else ""
+        whose = "item." if name in ("q", "w", "bias") else ""
         if parameter.numel():
             kept[f"{whose}{name}"] = parameter.cpu().numpy()
     return kept
@@ -160,7 +161,7 @@ def start_from(network: Network, start: Start, data: DataSet) -> None:
     network.users.copy_(torch.from_numpy(users))
     for name, parameter in network.named_parameters():
         into = parameter.cpu().numpy().copy()
-        if name in ("q", "b", "bias"):
+        if name in ("q", "w", "bias"):
             start.carry(f"item.{name}", data.item_ids, into)
         elif name in start.tensors and start.tensors[name].shape == into.shape:
             into = start.tensors[name]

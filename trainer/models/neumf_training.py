@@ -1,9 +1,10 @@
 """Trains NeuMF's network, or one of its branches, in small batches of interactions.
 
 The loss is that of He et al., "Neural Collaborative Filtering" (WWW 2017, eq. 7): cross-entropy of
-the interactions against k items for each, here drawn from all items; or BPR's, the same pairs held
-against each other (Rendle et al., UAI 2009). A step moves only the users that stand in its batch,
-so that each has many of them in an epoch: MLP learns nothing with few.
+the interactions against k items for each, drawn from all items or from those that the user does not
+have; or BPR's, the same pairs held against each other (Rendle et al., UAI 2009). A step moves only
+the users that stand in its batch, so that each has many of them in an epoch: MLP learns nothing
+with few.
 """
 
 from collections.abc import Iterator
@@ -22,13 +23,15 @@ from trainer.models.row_adam import RowAdam
 
 H_SHARE = 0.1
 """h steps so much less: each of its numbers moves all users and items at once."""
+REDRAWS = 10
+"""After so many a drawn item stays though its user has it: she may have all."""
 
 
 class Descent(NamedTuple):
     """How a network is trained: ``batch`` interactions a step, ``negatives`` (k) drawn for each.
 
     ``regularisation`` (λ) is L2 for each example that a user, an item or a bias stands in, as in
-    stochastic gradient descent; ``mlp_regularisation`` that of a and b, and of MLP's layers.
+    stochastic gradient descent; ``mlp_regularisation`` that of MLP's vectors, its layers' λ too.
     ``learning_rate`` is Adam's, falling in a straight line to 0.
     """
 
@@ -39,6 +42,8 @@ class Descent(NamedTuple):
     mlp_regularisation: float = 0.0
     pairwise: bool = False
     """Each taken item against each drawn one (BPR), instead of each item by itself."""
+    unseen: bool = False
+    """A user's are drawn from the items that she has not taken, as in the paper."""
 
 
 class Examples(NamedTuple):
@@ -83,6 +88,7 @@ def train(
     steps = epochs * -(-count // batch)
     done = 0
     guard = EarlyStopping(1)
+    owners, taken = examples.users.cpu(), _taken(examples) if how.unseen else None
     for _ in range(epochs):
         sums = torch.zeros(2, device=network.users.device)
         for picked in torch.split(torch.randperm(count, generator=random), batch):
@@ -93,6 +99,8 @@ def train(
             drawn = torch.randint(
                 examples.item_count, (len(picked), how.negatives), generator=random
             )
+            if taken is not None:
+                _redraw(drawn, owners[picked], taken, examples.item_count, random)
             device = network.users.device
             rows, gradient, sum_and_weight = _gradients(
                 network, examples, how, picked.to(device), drawn.to(device)
@@ -103,6 +111,26 @@ def train(
         loss = float(sums[0] / sums[1].clamp(min=1e-30))
         guard.check(loss)
         yield loss
+
+
+def _taken(examples: Examples) -> Tensor:
+    """A number for each pair of target 1, sorted, on the CPU: users · item_count + items."""
+    numbers = examples.users * examples.item_count + examples.items
+    return numbers[examples.targets > 0].cpu().sort().values
+
+
+def _redraw(
+    drawn: Tensor, owners: Tensor, taken: Tensor, item_count: int, random: torch.Generator
+) -> None:
+    """Draws those of ``drawn`` (P, k) anew that their ``owners`` (P,) have ``taken``."""
+    for _ in range(REDRAWS):
+        numbers = owners[:, None] * item_count + drawn
+        place = torch.searchsorted(taken, numbers).clamp(max=len(taken) - 1)
+        again = taken[place] == numbers
+        count = int(again.sum())
+        if not count:
+            return
+        drawn[again] = torch.randint(item_count, (count,), generator=random)
 
 
 def _gradients(
@@ -134,7 +162,7 @@ def _gradients(
     stood_in.index_add_(0, items.view(-1), weight.repeat_interleave(items.shape[1]))
     d = network.factors
     squares = of_user @ user[:, : d + 1].square().sum(1) + stood_in @ network.squares()
-    mlp_squares = of_user @ user[:, d + 1 :].square().sum(1) + stood_in @ network.b.square().sum(1)
+    mlp_squares = of_user @ user[:, d + 1 :].square().sum(1) + stood_in @ network.w.square().sum(1)
     mlp_squares = mlp_squares + of_user.sum() * network.layer_squares()  # all examples use them
     l2 = 0.5 * (how.regularisation * squares + how.mlp_regularisation * mlp_squares)
     counted = torch.stack([loss.detach(), of_user.sum()])

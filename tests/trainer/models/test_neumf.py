@@ -14,7 +14,7 @@ from trainer.models.model import Fitted, Run, Start
 from trainer.models.neumf import NeuMF
 from trainer.models.neumf_generation import Reading, fitted_of
 from trainer.models.neumf_network import Network, Sizes
-from trainer.models.neumf_training import Descent, _gradients, examples_of, train
+from trainer.models.neumf_training import Descent, _gradients, _redraw, _taken, examples_of, train
 from trainer.models.row_adam import RowAdam
 
 SIZES = Sizes(users=6, items=9, factors=5, mlp_factors=8, mlp_layers=3)
@@ -55,9 +55,11 @@ def served(network: Network, data: DataSet) -> tuple[Fitted, Generation]:
 def test_the_network_is_equation_12_with_biases() -> None:
     network = random_network()
     user, item, d = 2, 7, SIZES.factors
-    p, c, a = network.users[user, :d], network.users[user, d], network.users[user, d + 1 :]
+    p, c, v = network.users[user, :d], network.users[user, d], network.users[user, d + 1 :]
     gmf = p * network.q[item]
-    hidden = torch.relu(a + network.b[item] + network.first_bias)
+    first = torch.cat(list(network.first))
+    assert first.shape == (16, 8)
+    hidden = torch.relu(torch.cat([v, network.w[item]]) @ first + network.first_bias)
     for weight, bias in zip(network.weights, network.biases, strict=True):
         hidden = torch.relu(hidden @ weight + bias)
     assert [weight.shape for weight in network.weights] == [(8, 4), (4, 2)]
@@ -87,11 +89,11 @@ def test_a_steps_gradient_is_that_of_the_loss_written_out(pairwise: bool) -> Non
     scores = network.block(network.users, ITEMS)
 
     def squares_of(user: int, item: int) -> torch.Tensor:
-        p_and_c, a = network.users[user, :6], network.users[user, 6:]
+        p_and_c, v = network.users[user, :6], network.users[user, 6:]
         gmf = p_and_c.square().sum() + network.q[item].square().sum() + network.bias[item] ** 2
-        layers = [*network.weights, network.out]
-        mlp = a.square().sum() + network.b[item].square().sum()
-        mlp = mlp + sum(layer.square().sum() for layer in layers)
+        layers = [*network.first, *network.weights, network.out]
+        mlp = v.square().sum() + network.w[item].square().sum()
+        mlp = mlp + 0.01 * sum(layer.square().sum() for layer in layers)
         return gmf + 0.5 * mlp
 
     for pair, others in zip(picked.tolist(), drawn.tolist(), strict=True):
@@ -114,6 +116,21 @@ def test_a_steps_gradient_is_that_of_the_loss_written_out(pairwise: bool) -> Non
     torch.testing.assert_close(found, network.users.grad[rows], rtol=1e-3, atol=1e-5)
     for name, value in network.named_parameters():
         torch.testing.assert_close(mine[name], value.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_items_that_a_user_has_taken_are_drawn_against_her_only_where_she_has_all() -> None:
+    users = ["a"] * 3 + ["all"] * 9 + ["b"] * 2
+    items = [f"i{n}" for n in (0, 3, 8, *range(9), 5, 6)]
+    weights = np.where(np.arange(14) == 13, -1.0, 1.0)  # what b turned down is drawn as well
+    examples = examples_of(of_interactions(users, items, np.arange(14), weights), CPU)
+    owners = torch.arange(3).repeat_interleave(200)
+    drawn = torch.randint(9, (600, 4), generator=generator())
+    _redraw(drawn, owners, _taken(examples), 9, generator(1))
+    assert [set(drawn[owners == user].flatten().tolist()) for user in range(3)] == [
+        set(range(9)) - {0, 3, 8},
+        set(range(9)),
+        set(range(9)) - {5},
+    ]
 
 
 def test_row_adam_moves_its_rows_as_torchs_adam_and_no_others() -> None:
@@ -140,11 +157,12 @@ def test_the_served_ranker_is_the_network() -> None:
         found = generation.ranker.score(fitted.user_vectors[user], rows)
         np.testing.assert_allclose(found, expected[user, rows], atol=1e-4)
         assert found.dtype == np.float32
-    # An encoded user goes the same way: the network fed with her inputs.
+    # An encoded user goes the same way. What her vector has for MLP is v F₀.
     history = History(data.item_ids[:3], np.ones(3, np.float32), np.arange(3))
     vector = generation.encoder.encode([history])[0]
     inputs = torch.from_numpy(np.delete(vector, SIZES.factors))[None]
     with torch.no_grad():
+        inputs[:, SIZES.factors + 1 :] @= torch.linalg.inv(network.first[0])
         expected = network.block(inputs, ITEMS)[0].numpy()
     found = generation.ranker.score(vector, np.arange(9))
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -161,7 +179,8 @@ def test_retrieval_is_gmf_and_the_best_linear_function_of_mlps_input() -> None:
         scores += network.bias.numpy() + network.users[:, :1].numpy()
     retrieved = fitted.user_vectors @ generation.item_vectors.T
     left = np.square(retrieved - scores).sum(0)
-    a = np.hstack([network.users[:, 1:].numpy(), np.ones((400, 1))])
+    inputs = network.user_inputs(network.users).detach().numpy()
+    a = np.hstack([inputs, np.ones((400, 1))])
     target = scores - network.users[:, :1].numpy()
     best = np.square(a @ np.linalg.lstsq(a, target, rcond=None)[0] - target).sum(0)
     assert (left <= 1.01 * best + 1e-3).all()
