@@ -16,7 +16,7 @@ from benchmarks.paper_rows.row import PaperRow, at_least
 from trainer.models.bpr import Bpr
 from trainer.models.model import Run
 
-MODEL = Bpr(factors=64, epochs=100, batch=8192, learning_rate=0.01, regularisation=0.003)
+MODEL = Bpr(factors=64, epochs=80, batch=8192, learning_rate=0.02, regularisation=0.004)
 VECTORS = "vectors.npz"
 
 
