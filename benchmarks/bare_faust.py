@@ -21,6 +21,7 @@ def main(
         group,
         broker=f"kafka://{bootstrap}",
         store="memory://",
+        datadir=f"{out}-data",  # by default a folder where the command was run
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
