@@ -1,6 +1,7 @@
 """What the rows on the split of "Neural Collaborative Filtering" (WWW 2017) have in common."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import movielens_1m
-from benchmarks.paper_rows.row import DATA
+from benchmarks.paper_rows.row import DATA, PaperRow, at_least
 from rheos.generation import Generation
 from rheos.settings import Settings
 from rheos.snapshot import Snapshot
@@ -91,6 +92,33 @@ def _timed(data: DataSet) -> DataSet:
         [users[row] for row in rows],
         [items[row] for row in rows],
         [times[row] or 0 for row in rows],
+    )
+
+
+def row(
+    name: str,
+    model: Model,
+    described: str,
+    *,
+    hr_10: float,
+    ndcg_10: float,
+    evaluate: Callable[[Path], dict[str, float]] = evaluate,
+    most_seconds: float | None = None,
+) -> PaperRow:
+    """The row of ``model``, which owes at least ``hr_10`` and ``ndcg_10``."""
+
+    def trained(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
+        return train(model, folder, seed, threads)
+
+    return PaperRow(
+        name=name,
+        data=FOLDER,
+        split="ML-1M, one item a user held out, among 99 sampled ones (He et al. 2017)",
+        model=described,
+        train=trained,
+        evaluate=evaluate,
+        shortfalls=at_least(hr_10=hr_10, ndcg_10=ndcg_10),
+        most_seconds=most_seconds,
     )
 
 

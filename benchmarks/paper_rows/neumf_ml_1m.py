@@ -7,27 +7,16 @@ was decided after a figure of the test was seen: an MLP with half a say had cost
 was that its inner product is the mean of two: with one it had .7257.
 """
 
-from pathlib import Path
-from typing import Any
-
 from benchmarks.paper_rows import ncf_split
-from benchmarks.paper_rows.row import PaperRow, at_least
 from trainer.models.neumf import NeuMF
 
 MODEL = NeuMF(factors=2 * 192, gmf_members=2)
 
-
-def train(folder: Path, *, seed: int, threads: int) -> dict[str, Any]:
-    return ncf_split.train(MODEL, folder, seed, threads)
-
-
-ROW = PaperRow(
-    name="neumf-ml-1m",
-    data=ncf_split.FOLDER,
-    split="ML-1M, one item a user held out, among 99 sampled ones (He et al. 2017)",
-    model="neumf",
-    train=train,
-    evaluate=ncf_split.evaluate,
-    shortfalls=at_least(hr_10=0.726, ndcg_10=0.445),
+ROW = ncf_split.row(
+    "neumf-ml-1m",
+    MODEL,
+    "neumf",
+    hr_10=0.726,
+    ndcg_10=0.445,
     most_seconds=20 * 60,
 )

@@ -58,12 +58,12 @@ def fitted_of(
     """The generation of a network trained on ``data`` as ``how`` says."""
     d, m = network.factors, len(network.first_bias)
     sample = torch.randperm(len(network.users), generator=random)[:SAMPLED_USERS]
-    curvature, y, shift = _of_sample(network, network.users[sample.to(network.users.device)])
+    b = network.item_inputs(torch.arange(len(network.q), device=network.q.device))
+    curvature, y, shift = _of_sample(network, network.users[sample.to(network.users.device)], b)
     users, q = network.users.cpu(), (network.q * network.unit_h()).cpu()
     p, c, a = users[:, :d], users[:, d : d + 1], network.user_inputs(network.users).cpu()
-    b = network.item_inputs(torch.arange(len(q), device=network.q.device)).cpu()
     bias = (network.bias.cpu() + shift)[:, None]
-    features = torch.cat([_unit(b), _unit(q), torch.ones(len(q), 1)], 1).numpy()
+    features = torch.cat([_unit(b.cpu()), _unit(q), torch.ones(len(q), 1)], 1).numpy()
     tensors = {
         "encoder.curvature": curvature.numpy(),
         "encoder.start": torch.cat([p, c], 1).mean(0).numpy(),
@@ -74,7 +74,7 @@ def fitted_of(
     if m:
         ranker = {"kind": "neumf", "layers": len(network.weights), "linear": d + 2}
         tensors["ranker.shift"] = shift.numpy()
-        tensors["ranker.first"] = (b + network.first_bias.cpu()).numpy()
+        tensors["ranker.first"] = (b + network.first_bias).cpu().numpy()
         tensors["ranker.out"] = network.out.cpu().numpy()
         for layer, (weight, row) in enumerate(zip(network.weights, network.biases, strict=True)):
             tensors[f"ranker.weight.{layer}"] = weight.cpu().numpy()
@@ -100,7 +100,7 @@ def fitted_of(
     )
 
 
-def _of_sample(network: Network, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _of_sample(network: Network, users: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Over some users' rows: the mean slope of the logistic function at each item's score (N,), and
     the linear regression of MLP's scores on a: coefficients (N, m) and constants (N,).
     """
@@ -110,13 +110,15 @@ def _of_sample(network: Network, users: Tensor) -> tuple[Tensor, Tensor, Tensor]
     centre = a.mean(0)
     mlp_mean = torch.zeros_like(slopes)
     together = torch.zeros(a.shape[1], len(items), device=users.device)
-    for part in torch.split(users, max(1, CELLS // len(items))):
-        whole = network.block(part, items)  # (B, N)
-        slopes += (whole.sigmoid() * (-whole).sigmoid()).sum(0)
+    at_once = max(1, CELLS // len(items))
+    for part, inputs in zip(torch.split(users, at_once), torch.split(a, at_once), strict=True):
+        whole = network.inner_block(part, items)  # (B, N)
         if len(centre):
-            mlp = network.mlp_block(part, items)
+            mlp = network.mlp(inputs, b)
+            whole = whole + mlp
             mlp_mean += mlp.sum(0)
-            together += (network.user_inputs(part) - centre).T @ mlp
+            together += (inputs - centre).T @ mlp
+        slopes += (whole.sigmoid() * (-whole).sigmoid()).sum(0)
     mlp_mean /= len(users)
     gram = (a - centre).T @ (a - centre)
     ridge = RIDGE * gram.trace() / max(1, len(gram)) + 1e-6

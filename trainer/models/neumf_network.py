@@ -76,15 +76,16 @@ class Network(nn.Module):
         last = widths[-1]
         self.out = nn.Parameter(torch.randn(last, generator=random) * max(1, last) ** -0.5)
 
-    def block(self, user: Tensor, items: Tensor) -> Tensor:
-        """Logits (B, M) of each of ``items`` (M,) for each of the users' rows (B, d + 1 + m)."""
+    def inner_block(self, user: Tensor, items: Tensor) -> Tensor:
+        """What GMF and the biases add to the logits (B, M) of ``items`` (M,) for each of the users'
+        rows (B, d + 1 + m).
+        """
         p, c, _ = self._parts(user)
-        logits = (p * self.unit_h()) @ functional.embedding(items, self.q).T + self.bias[items] + c
-        return logits + self.mlp_block(user, items) if self.out.numel() else logits
+        return (p * self.unit_h()) @ functional.embedding(items, self.q).T + self.bias[items] + c
 
     def mlp_block(self, user: Tensor, items: Tensor) -> Tensor:
         """What MLP adds to the logits of ``items``, (M,) or each user's own (B, M)."""
-        return self._mlp(self.user_inputs(user)[:, None, :] + self.item_inputs(items))
+        return self.mlp(self.user_inputs(user), self.item_inputs(items))
 
     def each(self, user: Tensor, items: Tensor) -> Tensor:
         """Logits (B, M) of its own ``items`` (B, M) for each of the users' rows (B, d + 1 + m)."""
@@ -124,8 +125,9 @@ class Network(nn.Module):
         d = self.factors
         return user[:, :d], user[:, d : d + 1], user[:, d + 1 :]
 
-    def _mlp(self, hidden: Tensor) -> Tensor:
-        hidden = torch.relu(hidden + self.first_bias)
+    def mlp(self, a: Tensor, b: Tensor) -> Tensor:
+        """Scores (B, M) of the users' ``a`` (B, m) and items' ``b``, (M, m) or (B, M, m)."""
+        hidden = torch.relu(a[:, None, :] + b + self.first_bias)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             hidden = torch.relu(hidden @ weight + bias)
         return hidden @ self.out

@@ -89,7 +89,7 @@ def test_a_pair_of_a_great_weight_makes_no_great_step() -> None:
     losses = list(descend(network, examples_of(data, CPU), how, 20, generator()))
     assert np.isfinite(losses).all()
     assert float(network.users.abs().max()) < 5
-    scores = network.block(network.users, torch.arange(201)).detach()[0]
+    scores = network.inner_block(network.users, torch.arange(201)).detach()[0]
     assert data.item_ids[int(scores.argmax())] == "i200"
 
 
@@ -99,7 +99,7 @@ def test_ten_pairs_can_be_learned_by_heart() -> None:
     how = StochasticDescent(8, 0.0, 0.1)
     losses = list(descend(network, examples_of(data, CPU), how, 400, generator()))
     assert losses[-1] < 0.5 * losses[0]  # what was taken is drawn against too, now and then
-    scores = network.block(network.users, torch.arange(10)).detach()
+    scores = network.inner_block(network.users, torch.arange(10)).detach()
     assert (scores.argmax(1) == torch.arange(10)).all()
 
 
