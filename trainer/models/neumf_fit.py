@@ -1,5 +1,6 @@
 """A fit of NeuMF or of one of its parts, from data to generation."""
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from trainer.distributed import as_the_first
 from trainer.models.model import Fitted, Run
 from trainer.models.neumf_generation import Reading, fitted_of, start_from
 from trainer.models.neumf_network import Network, Sizes
-from trainer.models.neumf_training import Descent, examples_of, train
+from trainer.models.neumf_training import Descent, Examples, examples_of, train
 from trainer.models.stochastic_descent import SPREAD, StochasticDescent, descend
 
 WARM_RATE = 0.25
@@ -23,10 +24,10 @@ HALF = 0.5
 class Plan(NamedTuple):
     """``epochs`` from the beginning, or ``warm_epochs`` from where the last fit ended.
 
-    ``pretraining`` are the branches' own descents and epochs (section 3.4.1), GMF's first.
-    ``members``: an inner product that is trained alone is the mean of so many, which share the
-    factors, each with its own descent from its own beginning. A fit from the last one goes on with
-    all as one.
+    ``pretraining`` are the branches' own descents and epochs (section 3.4.1), GMF's first; without
+    epochs of GMF neither is trained alone. ``members``: an inner product that is trained alone is
+    the mean of so many, which share the factors, each with its own descent from its own beginning.
+    A fit from the last one goes on with all as one.
     """
 
     how: Descent | StochasticDescent
@@ -35,6 +36,15 @@ class Plan(NamedTuple):
     reading: Reading
     pretraining: tuple[tuple[Descent | StochasticDescent, int], ...] = ()
     members: int = 1
+
+
+class Stage(NamedTuple):
+    """``epochs`` of one descent of ``network``, then what makes the next stage's from it."""
+
+    network: Network
+    how: Descent | StochasticDescent
+    epochs: int
+    then: Callable[[], None] = lambda: None
 
 
 def check_members(model: str, factors: int, members: int) -> None:
@@ -65,57 +75,63 @@ def fit(
             spread = SPREAD if isinstance(how, StochasticDescent) else None
             return Network(sizes, random, weigh=weigh, spread=spread).to(device)
 
-        alone = plan.pretraining
-        if not alone or not alone[0][1]:
-            alone = ()  # without a trained GMF there is nothing to join
-        made = network(factors, mlp_factors, alone[0][0] if alone else plan.how)
-        losses: list[float] = []
-        if run.start is not None:
-            total = plan.warm_epochs + (plan.epochs if alone and not alone[1][1] else 0)
-        elif alone:
-            total = plan.members * alone[0][1] + alone[1][1] + plan.epochs
-        else:
-            total = plan.members * plan.epochs
-
-        def learn(part: Network, how: Descent | StochasticDescent, count: int) -> None:
-            if isinstance(how, StochasticDescent):
-                passes = descend(part, examples, how, count, random)
-            else:
-                passes = train(part, examples, how, count, random)
-            for loss in passes:
-                losses.append(loss)
-                run.progress("fit", len(losses), total)
-            if isinstance(how, StochasticDescent):  # which each process does for itself
-                as_the_first([part.users, *part.parameters()])
-
-        def learn_mean(whole: Network, how: Descent | StochasticDescent, count: int) -> None:
+        def mean_of_members(
+            whole: Network, how: Descent | StochasticDescent, epochs: int
+        ) -> list[Stage]:
             if plan.members == 1:
-                learn(whole, how, count)
-                return
+                return [Stage(whole, how, epochs)]
             parts = [network(factors // plan.members, 0, how) for _ in range(plan.members)]
-            for part in parts:
-                learn(part, how, count)
-            whole.average(parts)
+            *before, last = (Stage(part, how, epochs) for part in parts)
+            return [*before, last._replace(then=lambda: whole.average(parts))]
 
+        alone = plan.pretraining if plan.pretraining and plan.pretraining[0][1] else ()
+        made = network(factors, mlp_factors, alone[0][0] if alone else plan.how)
         if run.start is not None:
             start_from(made, run.start, data)
-            if alone and not alone[1][1]:
-                # The inner product goes on as it began; MLP, never trained alone, adds little.
-                learn(made, _gently(alone[0][0]), plan.warm_epochs)
-                learn(made, plan.how, plan.epochs)
-            else:
-                # Together, and in steps that new users and items can learn by.
-                learn(made, _gently(alone[1][0] if alone else plan.how), plan.warm_epochs)
+            stages = _warm(made, plan, alone)
         elif alone:
             (of_gmf, gmf_epochs), (of_mlp, mlp_epochs) = alone
             gmf, mlp = network(factors, 0, of_gmf), network(0, mlp_factors, of_mlp)
-            learn_mean(gmf, of_gmf, gmf_epochs)
-            learn(mlp, of_mlp, mlp_epochs)
-            made.join(gmf, mlp, HALF if mlp_epochs else 1.0)
-            learn(made, plan.how, plan.epochs)
+            alpha = HALF if mlp_epochs else 1.0
+            stages = [
+                *mean_of_members(gmf, of_gmf, gmf_epochs),
+                Stage(mlp, of_mlp, mlp_epochs, lambda: made.join(gmf, mlp, alpha)),
+                Stage(made, plan.how, plan.epochs),
+            ]
         else:
-            learn_mean(made, plan.how, plan.epochs)
+            stages = mean_of_members(made, plan.how, plan.epochs)
+        losses: list[float] = []
+        for stage in stages:
+            for loss in _passes(stage, examples, random):
+                losses.append(loss)
+                run.progress("fit", len(losses), sum(stage.epochs for stage in stages))
+            stage.then()
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
+
+
+def _warm(
+    made: Network, plan: Plan, alone: Sequence[tuple[Descent | StochasticDescent, int]]
+) -> list[Stage]:
+    """From where the last fit ended, in steps that new users and items can learn by."""
+    if not alone:
+        return [Stage(made, _gently(plan.how), plan.warm_epochs)]
+    (of_gmf, _), (of_mlp, mlp_epochs) = alone
+    if mlp_epochs:
+        return [Stage(made, _gently(of_mlp), plan.warm_epochs)]
+    # The inner product goes on as it began; MLP, never trained alone, adds little.
+    return [
+        Stage(made, _gently(of_gmf), plan.warm_epochs),
+        Stage(made, plan.how, plan.epochs),
+    ]
+
+
+def _passes(stage: Stage, examples: Examples, random: torch.Generator) -> Iterator[float]:
+    network, how, epochs, _ = stage
+    if not isinstance(how, StochasticDescent):
+        yield from train(network, examples, how, epochs, random)
+        return
+    yield from descend(network, examples, how, epochs, random)
+    as_the_first([network.users, *network.parameters()])  # each process descended for itself
 
 
 def _gently(how: Descent | StochasticDescent) -> Descent | StochasticDescent:
