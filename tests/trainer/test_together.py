@@ -22,7 +22,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "lightgcn": {"factors": 8, "steps": 40, "batch": 256},
     "bpr": {"factors": 8, "epochs": 2},
     "gmf": {"factors": 8, "epochs": 2},
-    "mlp": {"mlp_factors": 8, "epochs": 2},
+    "mlp": {"mlp_factors": 8, "epochs": 2, "dropout": 0.3},
     "neumf": {"factors": 8, "mlp_factors": 8, "epochs": 2, "gmf_epochs": 20},
     # 436 examples: the last batch has one, so that one process has nothing to do.
     "two_tower": {"factors": 8, "hidden": 8, "epochs": 3, "batch": 29, "negatives": 8},

@@ -44,6 +44,9 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
     regularisation: Annotated[
         float, Meta(ge=0, description="λ: L2 for each example of what enters; layers: λ / 100.")
     ] = 0.004
+    dropout: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of the first layer's numbers left out.")
+    ] = 0.0
     half_steps: Annotated[
         float, Meta(gt=0, description="Fold-in: items after which a history's weight halves.")
     ] = 10.0
@@ -61,6 +64,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
         "epochs": Range(5, 60, log=True),
         "learning_rate": Range(0.001, 0.05, log=True),
         "regularisation": Range(1e-4, 0.05, log=True),
+        "dropout": Range(0.0, 0.6),
         "half_steps": Range(1.0, 1e4, log=True),
     }
 
@@ -69,6 +73,7 @@ class Mlp(Struct, frozen=True, forbid_unknown_fields=True):
             *(self.batch, self.negatives, self.regularisation, self.learning_rate),
             self.regularisation,
             unseen=True,
+            dropout=self.dropout,
         )
         plan = Plan(how, self.epochs, self.warm_epochs, Reading(self.half_steps, self.last))
         return fit(plan, data, run, mlp_factors=self.mlp_factors, mlp_layers=self.mlp_layers)

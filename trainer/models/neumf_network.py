@@ -87,8 +87,11 @@ class Network(nn.Module):
         """What MLP adds to the logits of ``items``, (M,) or each user's own (B, M)."""
         return self.mlp(self.user_inputs(user), self.item_inputs(items))
 
-    def each(self, user: Tensor, items: Tensor) -> Tensor:
-        """Logits (B, M) of its own ``items`` (B, M) for each of the users' rows (B, d + 1 + m)."""
+    def each(self, user: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Logits (B, M) of its own ``items`` (B, M) for each of the users' rows (B, d + 1 + m).
+
+        ``kept`` (B, M, m) is what the numbers of MLP's first layer are multiplied by: dropout.
+        """
         p, c, _ = self._parts(user)
         logits = self.bias[items] + c
         if self.factors:
@@ -96,7 +99,8 @@ class Network(nn.Module):
             # A batched matrix product of such small parts takes twice as long on a CPU.
             logits = logits + (q * (p * self.unit_h())[:, None, :]).sum(2)
         if self.out.numel():
-            logits = logits + self.mlp_block(user, items)
+            a, b = self.user_inputs(user), self.item_inputs(items)
+            logits = logits + self.mlp(a, b, kept)
         return logits
 
     def user_inputs(self, user: Tensor) -> Tensor:
@@ -125,9 +129,11 @@ class Network(nn.Module):
         d = self.factors
         return user[:, :d], user[:, d : d + 1], user[:, d + 1 :]
 
-    def mlp(self, a: Tensor, b: Tensor) -> Tensor:
+    def mlp(self, a: Tensor, b: Tensor, kept: Tensor | None = None) -> Tensor:
         """Scores (B, M) of the users' ``a`` (B, m) and items' ``b``, (M, m) or (B, M, m)."""
         hidden = torch.relu(a[:, None, :] + b + self.first_bias)
+        if kept is not None:
+            hidden = hidden * kept
         for weight, bias in zip(self.weights, self.biases, strict=True):
             hidden = torch.relu(hidden @ weight + bias)
         return hidden @ self.out

@@ -44,6 +44,9 @@ class Descent(NamedTuple):
     """Each taken item against each drawn one (BPR), instead of each item by itself."""
     unseen: bool = False
     """A user's are drawn from the items that she has not taken, as in the paper."""
+    dropout: float = 0.0
+    """Share of the numbers of MLP's first layer that an example goes without (Srivastava, Hinton,
+    Krizhevsky, Sutskever & Salakhutdinov, JMLR 2014)."""
 
 
 class Examples(NamedTuple):
@@ -89,6 +92,7 @@ def train(
     done = 0
     guard = EarlyStopping(1)
     owners, taken = examples.users.cpu(), _taken(examples) if how.unseen else None
+    masks = _Masks(how.dropout, len(network.first_bias), network.users.device, random)
     for _ in range(epochs):
         sums = torch.zeros(2, device=network.users.device)
         for picked in torch.split(torch.randperm(count, generator=random), batch):
@@ -102,8 +106,9 @@ def train(
             if taken is not None:
                 _redraw(drawn, owners[picked], taken, examples.item_count, random)
             device = network.users.device
+            kept = masks.draw(len(picked), 1 + how.negatives)
             rows, gradient, sum_and_weight = _gradients(
-                network, examples, how, picked.to(device), drawn.to(device)
+                network, examples, how, picked.to(device), drawn.to(device), kept
             )
             optimiser.step()
             on_users.step(rows, gradient, rate)
@@ -111,6 +116,23 @@ def train(
         loss = float(sums[0] / sums[1].clamp(min=1e-30))
         guard.check(loss)
         yield loss
+
+
+class _Masks:
+    """Dropout's draws. Those of a whole batch, in each of several processes alike."""
+
+    def __init__(self, share: float, width: int, device: torch.device, random: torch.Generator):
+        self._keep, self._width, self._device = 1 - share, width, device
+        if self._keep < 1:
+            seed = int(torch.randint(1 << 62, (), generator=random))
+            self._random = torch.Generator(device).manual_seed(seed)
+
+    def draw(self, pairs: int, items: int) -> Tensor | None:
+        """What each number is multiplied by, (pairs, items, width): 0, or what makes up for it."""
+        if self._keep == 1:
+            return None
+        drawn = torch.empty(pairs, items, self._width, device=self._device)
+        return drawn.bernoulli_(self._keep, generator=self._random).div_(self._keep)
 
 
 def _taken(examples: Examples) -> Tensor:
@@ -134,10 +156,16 @@ def _redraw(
 
 
 def _gradients(
-    network: Network, examples: Examples, how: Descent, picked: Tensor, drawn: Tensor
+    network: Network,
+    examples: Examples,
+    how: Descent,
+    picked: Tensor,
+    drawn: Tensor,
+    kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sets the parameters' gradients; gives the users' rows (B,), their gradients (B, d + 1 + m),
-    and loss and weight. ``picked`` (P,) are pairs, ``drawn`` (P, k) what each is held against.
+    and loss and weight. ``picked`` (P,) are pairs, ``drawn`` (P, k) what each is held against,
+    ``kept`` (P, 1 + k, m) dropout's draws.
 
     Each process of several works on its share of the pairs; all get the whole batch's.
     """
@@ -148,7 +176,7 @@ def _gradients(
     items = torch.cat([examples.items[pair][:, None], drawn[share]], 1)  # (P, 1 + k)
     target, weight = examples.targets[pair], examples.weights[pair]
     user = functional.embedding(place[share], table)
-    logits = network.each(user, items)
+    logits = network.each(user, items, None if kept is None else kept[share])
     if how.pairwise:
         # -ln σ(z_i - z_j), and the other way about for what was turned down.
         margins = (2 * target - 1)[:, None] * (logits[:, :1] - logits[:, 1:])

@@ -14,7 +14,15 @@ from trainer.models.model import Fitted, Run, Start
 from trainer.models.neumf import NeuMF
 from trainer.models.neumf_generation import Reading, fitted_of
 from trainer.models.neumf_network import Network, Sizes
-from trainer.models.neumf_training import Descent, _gradients, _redraw, _taken, examples_of, train
+from trainer.models.neumf_training import (
+    Descent,
+    _gradients,
+    _Masks,
+    _redraw,
+    _taken,
+    examples_of,
+    train,
+)
 from trainer.models.row_adam import RowAdam
 
 SIZES = Sizes(users=6, items=9, factors=5, mlp_factors=8, mlp_layers=3)
@@ -121,6 +129,40 @@ def test_a_steps_gradient_is_that_of_the_loss_written_out(pairwise: bool) -> Non
     torch.testing.assert_close(found, network.users.grad[rows], rtol=1e-3, atol=1e-5)
     for name, value in network.named_parameters():
         torch.testing.assert_close(mine[name], value.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_leaves_out_its_share_and_makes_up_for_it() -> None:
+    assert _Masks(0.0, 8, CPU, generator()).draw(4, 3) is None
+    masks = _Masks(0.3, 8, CPU, generator())
+    kept = masks.draw(500, 3)
+    assert kept is not None
+    assert kept.shape == (500, 3, 8)
+    assert sorted(kept.unique().tolist()) == pytest.approx([0.0, 1 / 0.7])
+    assert float((kept == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert not torch.equal(masks.draw(500, 3), kept)
+
+
+def test_what_dropout_leaves_out_of_mlps_first_layer_is_not_there_and_not_learned() -> None:
+    network, examples = random_network(), examples_of(some_data(), CPU)
+    user, items = network.users[:2], torch.tensor([[3, 7], [0, 1]])
+    kept = torch.zeros(2, 2, 8)
+    kept[0, 0, 2:] = 2.0
+    kept[1] = 1.0
+    logits, whole = network.each(user, items, kept), network.each(user, items)
+    torch.testing.assert_close(logits[1], whole[1])
+    first = torch.relu(
+        network.user_inputs(user)[0] + network.item_inputs(items)[0, 0] + network.first_bias
+    )
+    hidden = torch.cat([torch.zeros(2), 2 * first[2:]])
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        hidden = torch.relu(hidden @ weight + bias)
+    without = network.inner_block(user, items[0])[0, 0]
+    torch.testing.assert_close(logits[0, 0], without + hidden @ network.out)
+
+    nothing = torch.zeros(2, 4, 8)
+    picked, drawn = torch.arange(2), torch.tensor([[1, 4, 8], [0, 0, 3]])
+    _gradients(network, examples, HOW._replace(mlp_regularisation=0.0), picked, drawn, nothing)
+    assert all(float(half.grad.abs().max()) == 0 for half in network.first)
 
 
 def test_items_that_a_user_has_taken_are_drawn_against_her_only_where_she_has_all() -> None:
