@@ -1,8 +1,9 @@
 """MLP on MovieLens-1M in the split of its paper, "Neural Collaborative Filtering" (WWW 2017).
 
-Owed is the best of the paper's MLPs, of 64 predictive factors, by fitted vectors. Settings were
-chosen on items held out of the training part, the last ones of the users whose times are known. One
-without dropout had been judged on the test items before.
+Owed is the figure of the paper's MLP of three layers and 32 predictive factors, by fitted vectors;
+the last layer here has 64. Settings were chosen on items held out of the training part, the last
+ones of the users whose times are known. One without dropout had been judged on the test items
+before.
 """
 
 from benchmarks.paper_rows import ncf_split
