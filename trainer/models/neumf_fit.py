@@ -100,11 +100,12 @@ def fit(
             ]
         else:
             stages = mean_of_members(made, plan.how, plan.epochs)
+        total = sum(stage.epochs for stage in stages)
         losses: list[float] = []
         for stage in stages:
             for loss in _passes(stage, examples, random):
                 losses.append(loss)
-                run.progress("fit", len(losses), sum(stage.epochs for stage in stages))
+                run.progress("fit", len(losses), total)
             stage.then()
         return fitted_of(made, data, plan.how, plan.reading, losses, random)
 
@@ -119,10 +120,7 @@ def _warm(
     if mlp_epochs:
         return [Stage(made, _gently(of_mlp), plan.warm_epochs)]
     # The inner product goes on as it began; MLP, never trained alone, adds little.
-    return [
-        Stage(made, _gently(of_gmf), plan.warm_epochs),
-        Stage(made, plan.how, plan.epochs),
-    ]
+    return [Stage(made, _gently(of_gmf), plan.warm_epochs), Stage(made, plan.how, plan.epochs)]
 
 
 def _passes(stage: Stage, examples: Examples, random: torch.Generator) -> Iterator[float]:

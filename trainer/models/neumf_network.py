@@ -83,14 +83,17 @@ class Network(nn.Module):
         p, c, _ = self._parts(user)
         return (p * self.unit_h()) @ functional.embedding(items, self.q).T + self.bias[items] + c
 
-    def mlp_block(self, user: Tensor, items: Tensor) -> Tensor:
-        """What MLP adds to the logits of ``items``, (M,) or each user's own (B, M)."""
-        return self.mlp(self.user_inputs(user), self.item_inputs(items))
+    def mlp_block(self, user: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
+        """What MLP adds to the logits of ``items``, (M,) or each user's own (B, M).
+
+        ``kept`` (B, M, m) is what the numbers of its first layer are multiplied by: dropout.
+        """
+        return self.mlp(self.user_inputs(user), self.item_inputs(items), kept)
 
     def each(self, user: Tensor, items: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits (B, M) of its own ``items`` (B, M) for each of the users' rows (B, d + 1 + m).
 
-        ``kept`` (B, M, m) is what the numbers of MLP's first layer are multiplied by: dropout.
+        ``kept`` as in ``mlp_block``.
         """
         p, c, _ = self._parts(user)
         logits = self.bias[items] + c
@@ -99,8 +102,7 @@ class Network(nn.Module):
             # A batched matrix product of such small parts takes twice as long on a CPU.
             logits = logits + (q * (p * self.unit_h())[:, None, :]).sum(2)
         if self.out.numel():
-            a, b = self.user_inputs(user), self.item_inputs(items)
-            logits = logits + self.mlp(a, b, kept)
+            logits = logits + self.mlp_block(user, items, kept)
         return logits
 
     def user_inputs(self, user: Tensor) -> Tensor:
